@@ -1,0 +1,60 @@
+//! What a server counts. Plain numbers of one shard; the shell adds shards up.
+
+use trunkline_wire::Drops;
+use trunkline_wire::stun::{ErrorCode, Method};
+
+/// Packets and payload bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Payload bytes, without STUN, UDP or IP headers.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Counts one packet.
+    pub fn count(&mut self, bytes: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
+
+/// Methods that are asked of a server, in the order of [`Counters::requests`].
+pub const REQUEST_METHODS: [Method; 5] =
+    [Method::Binding, Method::Allocate, Method::Refresh, Method::CreatePermission, Method::ChannelBind];
+
+/// Everything a server counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Requests by method, as [`REQUEST_METHODS`].
+    pub requests: [u64; REQUEST_METHODS.len()],
+    /// Error responses by code, as [`ErrorCode::ALL`].
+    pub errors: [u64; ErrorCode::ALL.len()],
+    /// Dropped packets by reason.
+    pub drops: Drops,
+    /// Relayed from clients to peers.
+    pub to_peer: Traffic,
+    /// Relayed from peers to clients.
+    pub to_client: Traffic,
+    /// Allocations made.
+    pub allocations_opened: u64,
+    /// Allocations ended.
+    pub allocations_closed: u64,
+}
+
+impl Counters {
+    pub(crate) fn count_request(&mut self, method: Method) {
+        let place = REQUEST_METHODS.iter().position(|m| *m == method);
+        if let Some(count) = place.and_then(|place| self.requests.get_mut(place)) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    pub(crate) fn count_error(&mut self, code: ErrorCode) {
+        let place = ErrorCode::ALL.iter().position(|c| *c == code);
+        if let Some(count) = place.and_then(|place| self.errors.get_mut(place)) {
+            *count = count.wrapping_add(1);
+        }
+    }
+}

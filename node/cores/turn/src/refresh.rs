@@ -1,0 +1,55 @@
+//! Refresh (RFC 8656 §8): lengthens, shortens or ends an allocation.
+
+use trunkline_wire::stun::attribute::{FAMILY_IPV4, FAMILY_IPV6};
+use trunkline_wire::stun::{Attributes, ErrorCode, attribute};
+use trunkline_wire::Egress;
+
+use crate::config::LIFETIME_S_DEFAULT;
+use crate::credentials::Grant;
+use crate::reply::Request;
+use crate::server::{CloseReason, Server};
+use crate::sockets::RelaySockets;
+
+impl Server {
+    pub(crate) fn handle_refresh(
+        &mut self,
+        request: &Request<'_>,
+        attributes: &Attributes<'_>,
+        grant: &Grant,
+        sockets: &mut dyn RelaySockets,
+        egress: &mut Egress,
+    ) {
+        let lifetime_s = self.lifetime_s(attributes);
+        let Some(allocation) = self.allocations.by_flow(&request.flow) else {
+            return self.refuse(request, egress, &grant.key, ErrorCode::AllocationMismatch);
+        };
+        let [v4, v6] = &allocation.relays;
+        let matches_family = match attributes.requested_family {
+            None => true,
+            Some(FAMILY_IPV4) => v4.is_some(),
+            Some(FAMILY_IPV6) => v6.is_some(),
+            Some(_) => false,
+        };
+        if !matches_family {
+            return self.refuse(request, egress, &grant.key, ErrorCode::PeerAddressFamilyMismatch);
+        }
+        let id = allocation.id;
+        if lifetime_s == 0 {
+            self.close(id, CloseReason::Released, sockets);
+        } else {
+            allocation.expires_ns = request.now.after_s(lifetime_s.into());
+            self.arm(request.now, id);
+        }
+        request.succeed(egress, &grant.key, |builder| builder.u32(attribute::LIFETIME, lifetime_s));
+    }
+
+    /// What a LIFETIME attribute is granted: zero stays zero, else between the default and the maximum
+    /// (RFC 8656 §7.2, §8.2).
+    pub(crate) fn lifetime_s(&self, attributes: &Attributes<'_>) -> u32 {
+        match attributes.lifetime_s {
+            Some(0) => 0,
+            Some(wanted) => wanted.min(self.config.limits.lifetime_s_max).max(LIFETIME_S_DEFAULT),
+            None => LIFETIME_S_DEFAULT,
+        }
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use trunkline_turn::ports::PortOwner;
 use trunkline_turn::{Config, RelaySockets, Server, Shared};
-use trunkline_wire::gue::{self, Encapsulated};
+use trunkline_wire::gue;
 use trunkline_wire::{AllocationId, Body, ClientFlow, DropReason, Egress, Head, Now, Transmit, Via};
 
 /// From where bytes reached a shard.
@@ -77,22 +77,22 @@ impl Shard {
 
     /// A peer's packet that landed here goes to the owner of its port.
     fn handle_stray(&mut self, packet: &[u8], body: Body, egress: &mut Egress) {
-        let Some((source, destination, payload)) = gue::parse_udp(packet) else {
+        let Some(stray) = gue::parse_udp(packet) else {
             return self.turn.drop_packet(DropReason::NoOwner);
         };
-        let PortOwner::Node(node) = self.shared.ports.owner(destination) else {
+        let PortOwner::Node(node) = self.shared.ports.owner(stray.destination) else {
             return self.turn.drop_packet(DropReason::NoOwner);
         };
-        let via = Via::Node { node, from: source };
-        self.push(egress, via, destination, body_of(body, packet, payload));
+        let via = Via::Node { node, from: stray.source };
+        self.push(egress, via, stray.destination, body.part(stray.payload));
     }
 
     /// The owner takes it; nobody passes such a packet on a second time.
     fn handle_encapsulated(&mut self, now: Now, bytes: &[u8], body: Body, egress: &mut Egress) {
-        let Some(inner) = Encapsulated::open(&self.config.keyring, bytes) else {
+        let Some((_landing, inner)) = gue::open(&self.config.keyring, bytes) else {
             return self.turn.drop_packet(DropReason::BadEncapsulation);
         };
-        let payload = body_of(body, bytes, inner.payload);
+        let payload = body.part(inner.payload);
         match self.shared.ports.owner(inner.destination) {
             PortOwner::Shard(shard) if shard == self.index => {
                 self.turn.handle_relayed(now, inner.destination, inner.source, payload, egress);
@@ -111,10 +111,4 @@ impl Shard {
             self.turn.drop_packet(DropReason::EgressFull);
         }
     }
-}
-
-/// Where `part`, the end of `whole` or something inside it, lies.
-fn body_of(body: Body, whole: &[u8], part: &[u8]) -> Body {
-    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-    body.part(start..start.saturating_add(part.len()))
 }

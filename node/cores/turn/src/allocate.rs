@@ -10,10 +10,11 @@ use trunkline_wire::{ClientFlow, Egress, NodeId, Now};
 
 use crate::allocation::{Allocation, Answer, NewAllocation, Relay};
 use crate::credentials::Grant;
-use crate::ports::{Parity, PortLease};
+use crate::ports::{Parity, PortLease, RESERVATION_S};
 use crate::reply::Request;
 use crate::server::{Event, Server};
 use crate::sockets::{OpenError, RelaySockets};
+use crate::timers::Timer;
 
 /// What an Allocate asks for, once its attributes make sense together.
 #[derive(Clone, Copy)]
@@ -103,13 +104,14 @@ impl Server {
         sockets: &mut dyn RelaySockets,
         answer: &mut Answer,
     ) -> Result<[Option<Relay>; 2], ErrorCode> {
+        let expires_ns = request.now.after_s(answer.lifetime_s.into());
         match wanted {
             Wanted::Reserved { token } => {
-                let relay = self.open_reserved(request.now, token, grant, sockets)?;
+                let relay = self.open_reserved(request.now, token, grant, expires_ns, sockets)?;
                 Ok(if relay.lease.at().is_ipv4() { [Some(relay), None] } else { [None, Some(relay)] })
             }
             Wanted::One { family, even_port } => {
-                let opened = self.open_relay(request, family, even_port, grant, sockets)?;
+                let opened = self.open_relay(request, family, even_port, grant, expires_ns, sockets)?;
                 answer.reservation_token = opened.reservation_token;
                 Ok(match family {
                     Family::V4 => [Some(opened.relay), None],
@@ -118,8 +120,8 @@ impl Server {
             }
             Wanted::Both { even } => {
                 let even_port = even.then_some(EvenPort::Even);
-                let v4 = self.open_relay(request, Family::V4, even_port, grant, sockets);
-                let v6 = self.open_relay(request, Family::V6, even_port, grant, sockets);
+                let v4 = self.open_relay(request, Family::V4, even_port, grant, expires_ns, sockets);
+                let v6 = self.open_relay(request, Family::V6, even_port, grant, expires_ns, sockets);
                 answer.address_error = match (&v4, &v6) {
                     (Err(code), Err(_)) => return Err(*code),
                     (Err(code), Ok(_)) => Some((FAMILY_IPV4, *code)),
@@ -137,6 +139,7 @@ impl Server {
         family: Family,
         even_port: Option<EvenPort>,
         grant: &Grant,
+        expires_ns: u64,
         sockets: &mut dyn RelaySockets,
     ) -> Result<Opened, ErrorCode> {
         let ip = self.relay_ip(family, &request.flow).ok_or(ErrorCode::AddressFamilyNotSupported)?;
@@ -154,15 +157,13 @@ impl Server {
             };
             match sockets.open(lease.at(), self.allocations.next_id()) {
                 Ok(socket) => {
-                    let reservation_token = match next.map(|next| self.keep(request.now, next, grant)) {
-                        Some(None) => {
-                            sockets.close(socket);
-                            return Err(ErrorCode::InsufficientCapacity);
-                        }
-                        Some(Some(token)) => Some(token),
-                        None => None,
-                    };
-                    return Ok(Opened { relay: Relay { socket, lease }, reservation_token });
+                    let relay = Relay { socket, lease, expires_ns };
+                    let Some(next) = next else { return Ok(Opened { relay, reservation_token: None }) };
+                    let reservation_token = self.keep(request.now, next, grant);
+                    if reservation_token.is_some() {
+                        return Ok(Opened { relay, reservation_token });
+                    }
+                    sockets.close(socket);
                 }
                 Err(OpenError::InUse) => {}
                 Err(OpenError::Exhausted) => return Err(ErrorCode::InsufficientCapacity),
@@ -176,6 +177,7 @@ impl Server {
         now: Now,
         token: [u8; 8],
         grant: &Grant,
+        expires_ns: u64,
         sockets: &mut dyn RelaySockets,
     ) -> Result<Relay, ErrorCode> {
         let lease = ReservationToken::open(&self.config.keyring, token)
@@ -184,7 +186,7 @@ impl Server {
         lease.move_to(self.shard);
         let socket =
             sockets.open(lease.at(), self.allocations.next_id()).map_err(|_| ErrorCode::InsufficientCapacity)?;
-        Ok(Relay { socket, lease })
+        Ok(Relay { socket, lease, expires_ns })
     }
 
     /// The port behind an even one.
@@ -199,6 +201,9 @@ impl Server {
         let token = ReservationToken { node, port: lease.at().port() }.seal(&self.config.keyring);
         let username = grant.user.username.clone();
         let kept = self.shared.reservations.keep(now, token, lease, username);
+        if kept {
+            self.timers.arm(now.after_s(RESERVATION_S), Timer::Reservation);
+        }
         kept.then_some(token)
     }
 

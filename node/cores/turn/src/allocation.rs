@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ahash::RandomState;
 use slab::Slab;
 use trunkline_wire::channel_data::ChannelNumber;
+use trunkline_wire::stun::attribute::{FAMILY_IPV4, FAMILY_IPV6};
 use trunkline_wire::stun::{ErrorCode, TransactionId};
 use trunkline_wire::{AllocationId, ClientFlow, Now, RelayId, Transport};
 
@@ -21,6 +22,8 @@ use crate::quota::Charge;
 pub(crate) struct Relay {
     pub socket: RelayId,
     pub lease: PortLease,
+    /// The families of an allocation can be refreshed and deleted by themselves (RFC 8656 §8).
+    pub expires_ns: u64,
 }
 
 /// What the Allocate was answered with, so that a retransmission gets the identical success.
@@ -54,7 +57,6 @@ pub(crate) struct Allocation {
     pub relays: [Option<Relay>; 2],
     pub answer: Answer,
     pub opened_ns: u64,
-    pub expires_ns: u64,
     /// The timer entry this allocation waits for.
     pub wake_ns: u64,
     permissions: HashMap<IpAddr, Permission, RandomState>,
@@ -87,7 +89,6 @@ impl Allocation {
             relays: new.relays,
             answer: new.answer,
             opened_ns: now.monotonic_ns,
-            expires_ns: now.after_s(new.answer.lifetime_s.into()),
             wake_ns: u64::MAX,
             permissions: HashMap::with_hasher(hash.clone()),
             channels: HashMap::with_hasher(hash.clone()),
@@ -105,6 +106,21 @@ impl Allocation {
     pub fn relay_towards(&self, ip: IpAddr) -> Option<&Relay> {
         let [v4, v6] = &self.relays;
         if ip.is_ipv4() { v4.as_ref() } else { v6.as_ref() }
+    }
+
+    /// The relays of the family with this number, or all of them.
+    pub fn relays_of(&mut self, family: Option<u8>) -> impl Iterator<Item = &mut Relay> {
+        self.relays.iter_mut().flatten().filter(move |relay| match family {
+            None => true,
+            Some(FAMILY_IPV4) => relay.lease.at().is_ipv4(),
+            Some(FAMILY_IPV6) => relay.lease.at().is_ipv6(),
+            Some(_) => false,
+        })
+    }
+
+    /// When the last of its relays ends.
+    pub fn expires_ns(&self) -> u64 {
+        self.relays.iter().flatten().map(|relay| relay.expires_ns).max().unwrap_or(0)
     }
 
     pub fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
@@ -172,22 +188,28 @@ impl Allocation {
 
     /// Forgets permissions and bindings whose time is over; bounded by the caps of one allocation.
     pub fn sweep(&mut self, now: Now) {
-        self.permissions.retain(|_, permission| !now.reached(permission.expires_ns));
+        self.retain(|_, expires_ns| !now.reached(expires_ns));
+    }
+
+    /// Keeps the permissions and bindings whose peer and end `keep` agrees to.
+    fn retain(&mut self, keep: impl Fn(IpAddr, u64) -> bool) {
+        self.permissions.retain(|ip, permission| keep(*ip, permission.expires_ns));
         let numbers = &mut self.numbers;
         self.channels.retain(|_, binding| {
-            let keep = !now.reached(binding.rests_until_ns);
+            let peer = binding.peer.address();
+            let keep = keep(peer.ip(), binding.rests_until_ns);
             if !keep {
-                numbers.remove(&binding.peer.address());
+                numbers.remove(&peer);
             }
             keep
         });
     }
 
-    /// When this allocation must be looked at again: at its end, or to sweep what it holds.
+    /// When this allocation must be looked at again: when a relay of it ends, or to sweep what it holds.
     pub fn next_wake_ns(&self, now: Now) -> u64 {
         let holds_something = !self.permissions.is_empty() || !self.channels.is_empty();
         let sweep_ns = if holds_something { now.after_s(PERMISSION_S) } else { u64::MAX };
-        self.expires_ns.min(sweep_ns)
+        self.relays.iter().flatten().map(|relay| relay.expires_ns).fold(sweep_ns, u64::min)
     }
 }
 
@@ -287,6 +309,24 @@ impl Allocations {
             self.by_relayed.remove(&at);
         }
         Some(allocation)
+    }
+
+    /// Takes the relays whose lifetime is over out of an allocation that has another one; permissions and channels
+    /// of that family go with them (RFC 8656 §8).
+    pub fn remove_expired_relays(&mut self, now: Now, id: AllocationId) -> [Option<Relay>; 2] {
+        let Some(allocation) = self.by_id(id) else { return [None, None] };
+        let mut expired = [None, None];
+        for (relay, expired) in allocation.relays.iter_mut().zip(&mut expired) {
+            *expired = relay.take_if(|relay| now.reached(relay.expires_ns));
+        }
+        for relay in expired.iter().flatten() {
+            let is_ipv4 = relay.lease.at().is_ipv4();
+            allocation.retain(|peer, _| peer.is_ipv4() != is_ipv4);
+        }
+        for relay in expired.iter().flatten() {
+            self.by_relayed.remove(&relay.lease.at());
+        }
+        expired
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Allocation> {

@@ -4,13 +4,14 @@
 //! budgeted per address, whatever the port; a valid nonce that comes back is that proof and fills the budget up
 //! again. The table never grows: addresses that share a place share its budget, under a keyed hash.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use ahash::RandomState;
 use trunkline_wire::Now;
 
 use crate::policer::{Bucket, Rate};
+use crate::quota::subscriber;
 
 /// Places in the table: 8 bytes each.
 const PLACES: usize = 16_384;
@@ -47,13 +48,8 @@ impl Budget {
     }
 
     fn place(&mut self, ip: IpAddr) -> Option<&mut Bucket> {
-        let mut hasher = self.hash.build_hasher();
-        match ip {
-            IpAddr::V4(ip) => hasher.write_u32(ip.into()),
-            // A subscriber of IPv6 has at least a /64.
-            IpAddr::V6(ip) => hasher.write_u128(u128::from(ip) >> 64),
-        }
-        let index = usize::try_from(hasher.finish()).unwrap_or(0) & PLACES.saturating_sub(1);
+        let hash = self.hash.hash_one(subscriber(ip));
+        let index = usize::try_from(hash).unwrap_or(0) & PLACES.saturating_sub(1);
         self.places.get_mut(index)
     }
 }

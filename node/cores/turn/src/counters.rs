@@ -18,6 +18,11 @@ impl Traffic {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
+
+    fn add(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
 }
 
 /// Methods that are asked of a server, in the order of [`Counters::requests`].
@@ -44,6 +49,18 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds another shard's counts.
+    pub fn add(&mut self, other: &Self) {
+        let add = |to: &mut u64, from: &u64| *to = to.wrapping_add(*from);
+        self.requests.iter_mut().zip(&other.requests).for_each(|(to, from)| add(to, from));
+        self.errors.iter_mut().zip(&other.errors).for_each(|(to, from)| add(to, from));
+        self.drops.add(&other.drops);
+        self.to_peer.add(other.to_peer);
+        self.to_client.add(other.to_client);
+        add(&mut self.allocations_opened, &other.allocations_opened);
+        add(&mut self.allocations_closed, &other.allocations_closed);
+    }
+
     pub(crate) fn count_request(&mut self, method: Method) {
         let place = REQUEST_METHODS.iter().position(|m| *m == method);
         if let Some(count) = place.and_then(|place| self.requests.get_mut(place)) {

@@ -205,7 +205,7 @@ pub struct Reservation {
 
 /// Seconds a reservation lives (RFC 8656 §7.2: at least 30).
 pub const RESERVATION_S: u64 = 30;
-/// Reservations at once; beyond it a request with R = 1 gets 508.
+/// Reservations within their lifetime, redeemed ones included; beyond it a request with R = 1 gets 508.
 const RESERVATIONS_MAX: usize = 4_096;
 
 #[derive(Default)]
@@ -220,11 +220,12 @@ struct Kept {
 pub struct Reservations(Mutex<Kept>);
 
 impl Reservations {
-    /// Keeps a port for `username`. `false`, and the port is free again, when too many are kept.
+    /// Keeps a port for `username`. `false`, and the port is free again, when too many are kept or the token stands
+    /// for the same port of another relay address.
     pub fn keep(&self, now: Now, token: [u8; 8], lease: PortLease, username: String) -> bool {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.expire(now);
-        if kept.by_token.len() >= RESERVATIONS_MAX {
+        if kept.order.len() >= RESERVATIONS_MAX || kept.by_token.contains_key(&token) {
             return false;
         }
         let expires_ns = now.after_s(RESERVATION_S);
@@ -241,11 +242,9 @@ impl Reservations {
         if is_theirs { kept.by_token.remove(&token).map(|reservation| reservation.lease) } else { None }
     }
 
-    /// Frees what has expired; says when the next one does, in monotonic nanoseconds.
-    pub fn expire(&self, now: Now) -> Option<u64> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.expire(now);
-        kept.order.front().map(|(expires_ns, _)| *expires_ns)
+    /// Frees what has expired.
+    pub fn expire(&self, now: Now) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::credentials::User;
 pub struct Quotas {
     /// For one user.
     pub per_user: u32,
-    /// For one client address.
+    /// For one client address; of IPv6 for one /64.
     pub per_address: u32,
     /// For one key.
     pub per_key: u32,
@@ -54,6 +54,7 @@ impl Ledger {
     /// # Errors
     /// [`QuotaReached`]; then nothing is charged.
     pub fn charge(self: &Arc<Self>, user: &Arc<User>, address: IpAddr) -> Result<Charge, QuotaReached> {
+        let address = subscriber(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |count: Option<&u32>, quota| quota != 0 && count.is_some_and(|count| *count >= quota);
         let key = user.key_id.as_ref();
@@ -80,6 +81,14 @@ impl Drop for Charge {
         if let Some(key) = &self.user.key_id {
             subtract(&mut counts.keys, key);
         }
+    }
+}
+
+/// What one subscriber cannot change at will: an IPv4 address, or the /64 that every subscriber of IPv6 has at least.
+pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
     }
 }
 

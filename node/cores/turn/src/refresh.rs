@@ -1,6 +1,5 @@
-//! Refresh (RFC 8656 §8): lengthens, shortens or ends an allocation.
+//! Refresh (RFC 8656 §8): lengthens, shortens or ends an allocation, or one family of it.
 
-use trunkline_wire::stun::attribute::{FAMILY_IPV4, FAMILY_IPV6};
 use trunkline_wire::stun::{Attributes, ErrorCode, attribute};
 use trunkline_wire::Egress;
 
@@ -23,22 +22,21 @@ impl Server {
         let Some(allocation) = self.allocations.by_flow(&request.flow) else {
             return self.refuse(request, egress, &grant.key, ErrorCode::AllocationMismatch);
         };
-        let [v4, v6] = &allocation.relays;
-        let matches_family = match attributes.requested_family {
-            None => true,
-            Some(FAMILY_IPV4) => v4.is_some(),
-            Some(FAMILY_IPV6) => v6.is_some(),
-            Some(_) => false,
-        };
-        if !matches_family {
+        let now = request.now;
+        let mut refreshed = 0_usize;
+        for relay in allocation.relays_of(attributes.requested_family) {
+            relay.expires_ns = now.after_s(lifetime_s.into());
+            refreshed = refreshed.saturating_add(1);
+        }
+        let (id, expires_ns) = (allocation.id, allocation.expires_ns());
+        if refreshed == 0 {
             return self.refuse(request, egress, &grant.key, ErrorCode::PeerAddressFamilyMismatch);
         }
-        let id = allocation.id;
-        if lifetime_s == 0 {
+        if now.reached(expires_ns) {
             self.close(id, CloseReason::Released, sockets);
         } else {
-            allocation.expires_ns = request.now.after_s(lifetime_s.into());
-            self.arm(request.now, id);
+            self.close_expired_relays(now, id, sockets);
+            self.arm(now, id);
         }
         request.succeed(egress, &grant.key, |builder| builder.u32(attribute::LIFETIME, lifetime_s));
     }

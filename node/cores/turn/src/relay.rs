@@ -39,7 +39,7 @@ impl Server {
         };
         let outbound = Outbound { peer, body: body.part(parsed.data), dont_fragment: false };
         let id = allocation.id;
-        self.to_peer(now, id, outbound, egress);
+        self.relay_to_peer(now, id, outbound, egress);
     }
 
     pub(crate) fn handle_send(
@@ -71,10 +71,10 @@ impl Server {
             dont_fragment: attributes.dont_fragment,
         };
         let id = allocation.id;
-        self.to_peer(now, id, outbound, egress);
+        self.relay_to_peer(now, id, outbound, egress);
     }
 
-    fn to_peer(&mut self, now: Now, id: AllocationId, outbound: Outbound, egress: &mut Egress) {
+    fn relay_to_peer(&mut self, now: Now, id: AllocationId, outbound: Outbound, egress: &mut Egress) {
         let limits = self.config.limits.policer;
         let Some(allocation) = self.allocations.by_id(id) else { return };
         let peer = outbound.peer.address();
@@ -115,7 +115,7 @@ impl Server {
     /// Takes a datagram that a peer sent to an allocation's relay socket.
     pub fn handle_peer(&mut self, now: Now, id: AllocationId, peer: SocketAddr, body: Body, egress: &mut Egress) {
         match self.allocations.by_id(id) {
-            Some(_) => self.to_client(now, id, peer, body, egress),
+            Some(_) => self.relay_to_client(now, id, peer, body, egress),
             None => self.drop_packet(DropReason::Gone),
         }
     }
@@ -125,12 +125,12 @@ impl Server {
     /// so nothing can go round in circles (threat 7).
     pub fn handle_relayed(&mut self, now: Now, relayed: SocketAddr, peer: SocketAddr, body: Body, egress: &mut Egress) {
         match self.allocations.by_relayed(relayed).map(|allocation| allocation.id) {
-            Some(id) => self.to_client(now, id, peer, body, egress),
+            Some(id) => self.relay_to_client(now, id, peer, body, egress),
             None => self.drop_packet(DropReason::NoSuchRelay),
         }
     }
 
-    fn to_client(&mut self, now: Now, id: AllocationId, peer: SocketAddr, body: Body, egress: &mut Egress) {
+    fn relay_to_client(&mut self, now: Now, id: AllocationId, peer: SocketAddr, body: Body, egress: &mut Egress) {
         let limits = self.config.limits.policer;
         let transaction_source = &mut self.entropy;
         let Some(allocation) = self.allocations.by_id(id) else { return };

@@ -16,7 +16,7 @@ use crate::credentials::{Credentials, User};
 use crate::entropy::Entropy;
 use crate::reply::Request;
 use crate::sockets::RelaySockets;
-use crate::timers::Timers;
+use crate::timers::{Timer, Timers};
 
 /// A sans-IO TURN server.
 pub struct Server {
@@ -70,18 +70,22 @@ pub enum CloseReason {
 
 /// Events kept for the shell; the oldest go first when nobody fetches them.
 const EVENTS_MAX: usize = 1_024;
+/// Timers of ended allocations that may wait in the heap, besides one for each live allocation, before they are
+/// thrown out together; more than there can be reservations, so that this happens seldom.
+const STALE_TIMERS_MAX: usize = 8_192;
 
 impl Server {
     /// A server without allocations.
     #[must_use]
     pub fn new(config: Arc<Config>, shared: Arc<Shared>, credentials: Arc<Credentials>, shard: ShardConfig) -> Self {
-        let word = |at: usize| shard.seed.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u64::from_le_bytes);
-        let hash = RandomState::with_seeds(word(0), word(8), word(16), word(24));
-        let entropy_seed = shard.seed.last_chunk().copied().unwrap_or_default();
+        // Tables are keyed from a stream of their own: what their timing may tell says nothing about ports.
+        let mut keys = Entropy::new(shard.seed.first_chunk().copied().unwrap_or_default());
+        let hash = RandomState::with_seeds(keys.next_u64(), keys.next_u64(), keys.next_u64(), keys.next_u64());
+        let entropy = Entropy::new(shard.seed.last_chunk().copied().unwrap_or_default());
         Self {
             budget: Budget::new(config.limits.unauthenticated, hash.clone()),
             allocations: Allocations::new(hash),
-            entropy: Entropy::new(entropy_seed),
+            entropy,
             shard: shard.shard,
             listeners: shard.listeners,
             timers: Timers::default(),
@@ -145,6 +149,10 @@ impl Server {
         sockets: &mut dyn RelaySockets,
         egress: &mut Egress,
     ) {
+        if !egress.has_room_for(1) {
+            // Nothing is changed that could not be answered; the client asks again.
+            return self.drop_packet(DropReason::EgressFull);
+        }
         self.counters.count_request(method);
         let attributes = match Attributes::parse(&message) {
             Ok(attributes) => attributes,
@@ -176,19 +184,25 @@ impl Server {
 
     /// Does what is due. Call it when [`Server::poll_timeout`] is reached.
     pub fn handle_timeout(&mut self, now: Now, sockets: &mut dyn RelaySockets) {
-        self.shared.reservations.expire(now);
-        while let Some((at_ns, id)) = self.timers.pop_due(now) {
-            let Some(allocation) = self.allocations.by_id(id).filter(|allocation| allocation.wake_ns == at_ns) else {
-                continue;
-            };
-            if now.reached(allocation.expires_ns) {
-                self.close(id, CloseReason::Expired, sockets);
-            } else {
-                allocation.sweep(now);
-                allocation.wake_ns = u64::MAX;
-                self.arm(now, id);
+        while let Some((at_ns, timer)) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Reservation => self.shared.reservations.expire(now),
+                Timer::Allocation(id) => self.wake(now, at_ns, id, sockets),
             }
         }
+    }
+
+    fn wake(&mut self, now: Now, at_ns: u64, id: AllocationId, sockets: &mut dyn RelaySockets) {
+        let Some(allocation) = self.allocations.by_id(id).filter(|allocation| allocation.wake_ns == at_ns) else {
+            return;
+        };
+        if now.reached(allocation.expires_ns()) {
+            return self.close(id, CloseReason::Expired, sockets);
+        }
+        allocation.sweep(now);
+        allocation.wake_ns = u64::MAX;
+        self.close_expired_relays(now, id, sockets);
+        self.arm(now, id);
     }
 
     /// When [`Server::handle_timeout`] wants to be called, in monotonic nanoseconds.
@@ -241,7 +255,7 @@ impl Server {
             transport: a.flow.transport,
             client: a.flow.remote,
             relays: a.relayed_addresses().collect(),
-            expires_in_s: seconds(now.monotonic_ns, a.expires_ns),
+            expires_in_s: seconds(now.monotonic_ns, a.expires_ns()),
             age_s: seconds(a.opened_ns, now.monotonic_ns),
             permissions: a.permissions(),
             channels: a.channels(),
@@ -279,7 +293,18 @@ impl Server {
         let at_ns = allocation.next_wake_ns(now);
         if at_ns < allocation.wake_ns {
             allocation.wake_ns = at_ns;
-            self.timers.arm(at_ns, id);
+            self.timers.arm(at_ns, Timer::Allocation(id));
+        }
+        let allocations = &mut self.allocations;
+        if self.timers.len() > allocations.len().saturating_mul(2).saturating_add(STALE_TIMERS_MAX) {
+            self.timers.forget_stale(|at_ns, id| allocations.by_id(id).is_some_and(|a| a.wake_ns == at_ns));
+        }
+    }
+
+    /// Ends one family of an allocation of both whose lifetime is over.
+    pub(crate) fn close_expired_relays(&mut self, now: Now, id: AllocationId, sockets: &mut dyn RelaySockets) {
+        for relay in self.allocations.remove_expired_relays(now, id).into_iter().flatten() {
+            sockets.close(relay.socket);
         }
     }
 

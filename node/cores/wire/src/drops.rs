@@ -94,6 +94,11 @@ impl Drops {
         }
     }
 
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(to, from)| *to = to.wrapping_add(*from));
+    }
+
     /// How many so far.
     #[must_use]
     pub fn of(&self, reason: DropReason) -> u64 {

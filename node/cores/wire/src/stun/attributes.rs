@@ -143,28 +143,32 @@ impl<'a> Attributes<'a> {
     fn take_value(&mut self, id: TransactionId, raw: &RawAttribute<'a>) -> Result<(), AttributesError> {
         let value = raw.value;
         match raw.kind {
-            kind::USERNAME if value.len() <= USERNAME_BYTES_MAX => first(&mut self.username, value),
-            kind::USERNAME => return Err(bad(raw)),
-            kind::REALM => first(&mut self.realm, value),
-            kind::NONCE => first(&mut self.nonce, value),
-            kind::LIFETIME => first(&mut self.lifetime_s, u32::from_be_bytes(exact(raw)?)),
-            kind::CHANNEL_NUMBER => {
-                let [a, b, _, _] = exact(raw)?;
-                first(&mut self.channel_number, u16::from_be_bytes([a, b]));
+            kind::USERNAME => first(&mut self.username, at_most(raw, USERNAME_BYTES_MAX)),
+            kind::REALM => first(&mut self.realm, Ok(value)),
+            kind::NONCE => first(&mut self.nonce, Ok(value)),
+            kind::LIFETIME => first(&mut self.lifetime_s, exact(raw).map(u32::from_be_bytes)),
+            kind::CHANNEL_NUMBER => first(&mut self.channel_number, channel_number(raw)),
+            kind::XOR_PEER_ADDRESS => {
+                // Not a duplicate: each of them is a peer.
+                let peer = address::decode(value, id).ok_or(bad(raw))?;
+                first(&mut self.peer, Ok(peer))
             }
-            kind::XOR_PEER_ADDRESS => first(&mut self.peer, address::decode(value, id).ok_or(bad(raw))?),
-            kind::DATA => first(&mut self.data, (raw.offset.saturating_add(4), value)),
-            kind::REQUESTED_TRANSPORT => first(&mut self.requested_transport, exact::<4>(raw)?[0]),
-            kind::REQUESTED_ADDRESS_FAMILY => first(&mut self.requested_family, exact::<4>(raw)?[0]),
-            kind::ADDITIONAL_ADDRESS_FAMILY => first(&mut self.additional_family, exact::<4>(raw)?[0]),
-            kind::EVEN_PORT => first(&mut self.even_port, even_port(raw)?),
-            kind::RESERVATION_TOKEN => first(&mut self.reservation_token, exact(raw)?),
-            kind::DONT_FRAGMENT => self.dont_fragment = true,
-            kind::ICE_PRIORITY | kind::ICE_USE_CANDIDATE => {}
-            unknown if unknown < kind::COMPREHENSION_OPTIONAL => self.note_unknown(unknown),
-            _ => {}
+            kind::DATA => first(&mut self.data, Ok((raw.offset.saturating_add(4), value))),
+            kind::REQUESTED_TRANSPORT => first(&mut self.requested_transport, front(raw)),
+            kind::REQUESTED_ADDRESS_FAMILY => first(&mut self.requested_family, front(raw)),
+            kind::ADDITIONAL_ADDRESS_FAMILY => first(&mut self.additional_family, front(raw)),
+            kind::EVEN_PORT => first(&mut self.even_port, even_port(raw)),
+            kind::RESERVATION_TOKEN => first(&mut self.reservation_token, exact(raw)),
+            kind::DONT_FRAGMENT => {
+                self.dont_fragment = true;
+                Ok(())
+            }
+            kind::ICE_PRIORITY | kind::ICE_USE_CANDIDATE => Ok(()),
+            unknown => {
+                self.note_unknown(unknown);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn take_fingerprint(&mut self, message: &Message<'a>, raw: &RawAttribute<'a>) -> Result<(), AttributesError> {
@@ -179,7 +183,7 @@ impl<'a> Attributes<'a> {
     }
 
     fn note_unknown(&mut self, attribute: u16) {
-        if self.unknown().contains(&attribute) {
+        if attribute >= kind::COMPREHENSION_OPTIONAL || self.unknown().contains(&attribute) {
             return;
         }
         if let Some(free) = self.unknown.get_mut(self.unknown_count) {
@@ -223,12 +227,30 @@ impl ChannelNumber {
     }
 }
 
-fn first<T>(slot: &mut Option<T>, value: T) {
-    slot.get_or_insert(value);
+/// With duplicates the first counts, and what the others hold does not matter (RFC 8489 §14).
+fn first<T>(slot: &mut Option<T>, value: Result<T, AttributesError>) -> Result<(), AttributesError> {
+    if slot.is_none() {
+        *slot = Some(value?);
+    }
+    Ok(())
 }
 
 fn exact<const N: usize>(raw: &RawAttribute<'_>) -> Result<[u8; N], AttributesError> {
     raw.value.try_into().map_err(|_| bad(raw))
+}
+
+fn at_most<'a>(raw: &RawAttribute<'a>, bytes: usize) -> Result<&'a [u8], AttributesError> {
+    if raw.value.len() <= bytes { Ok(raw.value) } else { Err(bad(raw)) }
+}
+
+/// One byte and three reserved ones.
+fn front(raw: &RawAttribute<'_>) -> Result<u8, AttributesError> {
+    exact(raw).map(|[front, _, _, _]| front)
+}
+
+/// Two bytes and two reserved ones.
+fn channel_number(raw: &RawAttribute<'_>) -> Result<u16, AttributesError> {
+    exact(raw).map(|[a, b, _, _]| u16::from_be_bytes([a, b]))
 }
 
 fn even_port(raw: &RawAttribute<'_>) -> Result<EvenPort, AttributesError> {

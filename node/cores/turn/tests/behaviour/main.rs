@@ -1,0 +1,20 @@
+//! What a TURN server does, statement by statement: each file is a theme, each test is named after what must hold.
+
+mod allocate;
+mod authentication;
+mod binding;
+mod channels;
+mod conservation;
+mod credentials;
+mod dual_stack;
+mod framing;
+mod limits;
+mod loops;
+mod permissions;
+mod ports;
+mod reflection;
+mod refresh;
+mod relaying;
+mod reservation;
+#[path = "../support/mod.rs"]
+mod support;

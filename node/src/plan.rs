@@ -1,0 +1,303 @@
+//! What a set of options means: checked once, as a whole, before anything is opened.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use trunkline_turn::config::{LIFETIME_S_DEFAULT, Limits};
+use trunkline_turn::credentials::Credentials;
+use trunkline_turn::policer::{PolicerLimits, Rate};
+use trunkline_turn::policy::{NeverPermitted, PeerPolicy};
+use trunkline_turn::ports::{RELAY_PORT_MIN, RelayBlock, SLICE_BITS};
+use trunkline_turn::quota::Quotas;
+use trunkline_wire::NodeId;
+use trunkline_wire::token::FleetKey;
+
+use crate::options::{Fleet, Options, SliceLease};
+
+/// What is wrong with a set of options.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Fault {
+    /// No realm, no credentials (RFC 8489 §9.2).
+    #[error("--realm is empty; give a short name such as \"trunkline\"")]
+    RealmEmpty,
+    /// Longer than clients take (RFC 8489 §14.9).
+    #[error("--realm has {0} bytes; {REALM_BYTES_MAX} at most, up to {REALM_BYTES_SHORT} recommended")]
+    RealmTooLong(usize),
+    /// One without the other.
+    #[error("{0} is given without {1}; a certificate and its private key come together")]
+    HalfCertificate(&'static str, &'static str),
+    /// Not where a server can listen.
+    #[error("{option} {port}: must be 1 to {}; the ports from {RELAY_PORT_MIN} on are relay ports", RELAY_PORT_MIN - 1)]
+    BadPort {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        port: u16,
+    },
+    /// Both listen on TCP.
+    #[error("--turn-port and --tls-port are both {0}; they must differ")]
+    SamePort(u16),
+    /// Threads are counted in a byte.
+    #[error("--threads {0}: {THREADS_MAX} at most")]
+    TooManyThreads(usize),
+    /// Below what every allocation is given (RFC 8656 §7.2).
+    #[error(
+        "--max-lifetime {0}: at least {LIFETIME_S_DEFAULT} seconds, the default lifetime of an allocation"
+    )]
+    LifetimeTooShort(u32),
+    /// Out of bounds.
+    #[error("{option} {value}: must be {min} to {max}")]
+    OutOfBounds {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// Two passwords for one name.
+    #[error("--user {0} is given twice")]
+    UserTwice(String),
+    /// The range is closed to everybody.
+    #[error(
+        "--allow-peer {0}: loopback, link-local (cloud metadata), multicast and reserved addresses are never peers, because they reach the server itself or its own network rather than another machine"
+    )]
+    NeverPermitted(ipnet::IpNet),
+    /// Not whole slices.
+    #[error(
+        "slice {0} {1}-{2}: a slice is {SLICE_PORTS} ports that start at a multiple of {SLICE_PORTS}, from {RELAY_PORT_MIN} on (such as 10240-11263)"
+    )]
+    NotWholeSlices(IpAddr, u16, u16),
+    /// Two owners for one port.
+    #[error("slice {0} {1}-{2} overlaps another slice")]
+    SliceTwice(IpAddr, u16, u16),
+    /// An owner that nothing can be sent to.
+    #[error("node {0} owns a slice but is not a member of the fleet")]
+    UnknownOwner(NodeId),
+    /// Two members of one name.
+    #[error("node {0} is named twice in the fleet")]
+    MemberTwice(NodeId),
+}
+
+impl Options {
+    /// Checks everything that can be wrong without looking at the machine.
+    ///
+    /// # Errors
+    /// The first [`Fault`].
+    pub fn check(&self) -> Result<(), Fault> {
+        self.check_realm()?;
+        self.check_ports()?;
+        self.check_limits()?;
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => return Err(Fault::HalfCertificate("--tls-cert", "--tls-key")),
+            (None, Some(_)) => return Err(Fault::HalfCertificate("--tls-key", "--tls-cert")),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        let mut names = HashSet::new();
+        match self.user.iter().find(|user| !names.insert(&user.name)) {
+            Some(user) => Err(Fault::UserTwice(user.name.clone())),
+            None => self.fleet.as_ref().map_or(Ok(()), check_fleet),
+        }
+    }
+
+    fn check_realm(&self) -> Result<(), Fault> {
+        match self.realm.len() {
+            0 => return Err(Fault::RealmEmpty),
+            bytes if bytes > REALM_BYTES_MAX => return Err(Fault::RealmTooLong(bytes)),
+            bytes if bytes > REALM_BYTES_SHORT => tracing::warn!(
+                bytes,
+                "the realm is longer than {REALM_BYTES_SHORT} bytes: answers to unauthenticated requests are more than twice as large as the smallest request"
+            ),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_ports(&self) -> Result<(), Fault> {
+        let mut ports = vec![("--turn-port", self.turn_port), ("--tls-port", self.tls_port)];
+        ports.extend(
+            self.fleet.iter().map(|fleet| ("encapsulation-address", fleet.encapsulation_address.port())),
+        );
+        match ports.into_iter().find(|(_, port)| !(1..RELAY_PORT_MIN).contains(port)) {
+            Some((option, port)) => Err(Fault::BadPort { option, port }),
+            None if self.turn_port == self.tls_port => Err(Fault::SamePort(self.turn_port)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_limits(&self) -> Result<(), Fault> {
+        if self.threads > THREADS_MAX {
+            return Err(Fault::TooManyThreads(self.threads));
+        }
+        if self.max_lifetime < LIFETIME_S_DEFAULT {
+            return Err(Fault::LifetimeTooShort(self.max_lifetime));
+        }
+        let bounds = [
+            ("--max-permissions", self.max_permissions as u64, 1, 65_536),
+            ("--max-channels", self.max_channels as u64, 0, 16_384),
+            ("--max-allocations", self.max_allocations as u64, 1, 10_000_000),
+            ("--nonce-lifetime", self.nonce_lifetime, 30, 30 * 86_400),
+            ("--grace", self.grace, 0, 30 * 86_400),
+        ];
+        match bounds.into_iter().find(|(_, value, min, max)| !(*min..=*max).contains(value)) {
+            Some((option, value, min, max)) => Err(Fault::OutOfBounds { option, value, min, max }),
+            None => Ok(()),
+        }
+    }
+
+    /// Threads that relay.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+            threads => threads,
+        }
+    }
+
+    /// Bounds of an allocation and of a shard.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            allocations_max: self.max_allocations,
+            lifetime_s_max: self.max_lifetime,
+            nonce_lifetime_s: self.nonce_lifetime,
+            permissions_max: self.max_permissions,
+            channels_max: self.max_channels,
+            new_peers: rate(self.new_peers_per_second, self.new_peers_per_second.saturating_mul(6).max(64)),
+            policer: PolicerLimits {
+                // A fifth of a second, and room for the largest datagram twice.
+                bytes: rate(self.max_bandwidth, (self.max_bandwidth / 5).max(131_072)),
+                packets: rate(self.max_packet_rate, (self.max_packet_rate / 5).max(64)),
+            },
+            unauthenticated: rate(self.unauthenticated_rate, self.unauthenticated_rate.saturating_mul(4)),
+        }
+    }
+
+    /// Allocations at once of a user, an address and a key.
+    #[must_use]
+    pub const fn quotas(&self) -> Quotas {
+        Quotas { per_user: self.user_quota, per_address: self.address_quota, per_key: self.key_quota }
+    }
+
+    /// Credentials that options give; keys come from the store.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        Credentials {
+            static_secret: self.static_auth_secret.as_ref().map(|secret| secret.0.clone()),
+            users: self.user.iter().map(|user| (user.name.clone(), user.password.clone())).collect(),
+            ..Credentials::default()
+        }
+    }
+
+    /// This server's name.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.fleet.as_ref().map_or(ALONE, |fleet| fleet.node.0)
+    }
+
+    /// The key that seals tokens: the fleet's, else this node's own.
+    #[must_use]
+    pub fn sealing_key(&self, own: FleetKey) -> FleetKey {
+        self.fleet.as_ref().map_or(own, |fleet| FleetKey { id: STATIC_FLEET_KEY_ID, secret: fleet.key.0 })
+    }
+
+    /// Relay addresses of which ports are leased to this server by the `[fleet]` table.
+    #[must_use]
+    pub fn leased_addresses(&self) -> Vec<IpAddr> {
+        let node = self.node();
+        let slices = self.fleet.iter().flat_map(|fleet| &fleet.slices);
+        slices.filter(|slice| slice.node.0 == node).map(|slice| slice.address).collect()
+    }
+
+    /// The slice table: addresses in the fleet's slices as leased there, `relay_addresses` besides them wholly ours.
+    #[must_use]
+    pub fn relay_blocks(&self, relay_addresses: &[IpAddr]) -> Vec<RelayBlock> {
+        let slices: &[SliceLease] = self.fleet.as_ref().map_or(&[], |fleet| &fleet.slices);
+        let mut blocks: Vec<RelayBlock> = vec![];
+        for slice in slices {
+            let at = blocks.iter().position(|block| block.ip == slice.address).unwrap_or_else(|| {
+                blocks.push(RelayBlock { ip: slice.address, owners: [None; trunkline_turn::ports::SLICES] });
+                blocks.len() - 1
+            });
+            for owner in &mut blocks[at].owners[slice_indexes(slice)] {
+                *owner = Some(slice.node.0);
+            }
+        }
+        let leased: HashSet<IpAddr> = slices.iter().map(|slice| slice.address).collect();
+        let ours = relay_addresses.iter().filter(|ip| !leased.contains(ip));
+        blocks.extend(ours.map(|ip| RelayBlock::owned_by(*ip, self.node())));
+        blocks
+    }
+
+    /// Which peers may be relayed to. `own_addresses`: every address of the machine and of the fleet's servers.
+    ///
+    /// # Errors
+    /// [`Fault::NeverPermitted`].
+    pub fn policy(
+        &self,
+        relay_addresses: impl IntoIterator<Item = IpAddr>,
+        own_addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<PeerPolicy, Fault> {
+        let members =
+            self.fleet.iter().flat_map(|fleet| &fleet.members).map(|m| m.encapsulation_address.ip());
+        let allow = self.allow_peer.iter().map(|range| range.0).collect();
+        let deny = self.deny_peer.iter().map(|range| range.0).collect();
+        let own_addresses = own_addresses.into_iter().chain(members);
+        PeerPolicy::new(relay_addresses, own_addresses, allow, deny)
+            .map_err(|NeverPermitted(net)| Fault::NeverPermitted(net))
+    }
+
+    /// Where the other servers take packets that are theirs.
+    #[must_use]
+    pub fn members(&self) -> HashMap<NodeId, SocketAddr> {
+        let members = self.fleet.iter().flat_map(|fleet| &fleet.members);
+        members.map(|member| (member.node.0, member.encapsulation_address)).collect()
+    }
+}
+
+fn check_fleet(fleet: &Fleet) -> Result<(), Fault> {
+    let mut nodes = HashSet::from([fleet.node.0]);
+    if let Some(twice) = fleet.members.iter().find(|member| !nodes.insert(member.node.0)) {
+        return Err(Fault::MemberTwice(twice.node.0));
+    }
+    let mut taken = HashSet::new();
+    for slice in &fleet.slices {
+        let (address, first, last) = (slice.address, slice.first_port, slice.last_port);
+        let is_whole = first % SLICE_PORTS == 0 && last % SLICE_PORTS == SLICE_PORTS - 1 && first < last;
+        if !is_whole || first < RELAY_PORT_MIN {
+            return Err(Fault::NotWholeSlices(address, first, last));
+        }
+        if !slice_indexes(slice).all(|index| taken.insert((address, index))) {
+            return Err(Fault::SliceTwice(address, first, last));
+        }
+        if !nodes.contains(&slice.node.0) {
+            return Err(Fault::UnknownOwner(slice.node.0));
+        }
+    }
+    Ok(())
+}
+
+fn slice_indexes(slice: &SliceLease) -> std::ops::RangeInclusive<usize> {
+    usize::from(slice.first_port >> SLICE_BITS)..=usize::from(slice.last_port >> SLICE_BITS)
+}
+
+fn rate(per_s: u64, burst: u64) -> Rate {
+    if per_s == 0 { Rate::UNLIMITED } else { Rate { per_s, burst } }
+}
+
+/// REALM is below 128 characters (RFC 8489 §14.9).
+const REALM_BYTES_MAX: usize = 128;
+/// A 401 stays within twice the smallest Allocate up to here.
+const REALM_BYTES_SHORT: usize = 12;
+/// A shard is one thread, and more than processors does not help.
+const THREADS_MAX: usize = 64;
+const SLICE_PORTS: u16 = 1 << SLICE_BITS;
+/// A server without a fleet.
+const ALONE: NodeId = NodeId { site: 1, server: 1 };
+/// Names the key of the `[fleet]` table in tokens; a node's own key has another id.
+const STATIC_FLEET_KEY_ID: u8 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Faults of options, each by itself, and what good options mean.
+
+use super::*;
+
+fn options(toml: &str) -> Options {
+    toml::from_str(toml).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn fault(toml: &str) -> String {
+    options(toml).check().err().map(|fault| fault.to_string()).unwrap_or_default()
+}
+
+fn fleet(slices: &str) -> String {
+    format!(
+        r#"
+        [fleet]
+        node = "1.1"
+        encapsulation-address = "10.0.0.1:6080"
+        key = "000102030405060708090a0b0c0d0e0f"
+        members = [{{ node = "1.2", encapsulation-address = "10.0.0.2:6080" }}]
+        slices = [{slices}]
+        "#
+    )
+}
+
+fn slice(first: u32, last: u32, node: &str) -> String {
+    format!(r#"{{ address = "10.0.1.1", first-port = {first}, last-port = {last}, node = "{node}" }}"#)
+}
+
+#[test]
+fn the_defaults_are_the_defaults_of_the_core() {
+    let options = Options::default();
+    assert_eq!(options.check(), Ok(()));
+    let (ours, core) = (options.limits(), Limits::default());
+    assert_eq!(format!("{ours:?}"), format!("{core:?}"));
+    assert!(options.threads() >= 1);
+}
+
+#[test]
+fn each_fault_is_one_line_that_names_the_option() {
+    for (toml, word) in [
+        ("realm = \"\"", "--realm"),
+        (&format!("realm = \"{}\"", "x".repeat(129)), "129 bytes"),
+        ("tls-cert = \"a.pem\"", "--tls-key"),
+        ("tls-key = \"a.pem\"", "--tls-cert"),
+        ("turn-port = 0", "--turn-port 0"),
+        ("tls-port = 9216", "--tls-port 9216"),
+        ("turn-port = 5349", "both 5349"),
+        ("threads = 65", "--threads 65"),
+        ("max-lifetime = 599", "--max-lifetime 599"),
+        ("max-permissions = 0", "--max-permissions 0"),
+        ("max-channels = 16385", "--max-channels"),
+        ("max-allocations = 0", "--max-allocations"),
+        ("nonce-lifetime = 1", "--nonce-lifetime"),
+        ("user = [\"a:b\", \"a:c\"]", "--user a"),
+    ] {
+        let fault = fault(toml);
+        assert!(fault.contains(word) && !fault.contains('\n'), "{toml}: {fault}");
+    }
+}
+
+#[test]
+fn a_range_that_no_configuration_opens_is_explained() {
+    for net in ["127.0.0.0/8", "169.254.169.254", "fe80::/64"] {
+        let fault = options(&format!("allow-peer = [\"{net}\"]")).policy([], []).unwrap_err().to_string();
+        assert!(fault.contains(net) && fault.contains("never peers"), "{fault}");
+    }
+    let open = options("allow-peer = [\"10.0.0.0/8\"]").policy([], ["10.0.0.9".parse().unwrap()]).unwrap();
+    assert!(open.permit("10.0.0.8".parse().unwrap()).is_ok());
+    assert!(open.permit("10.0.0.9".parse().unwrap()).is_err());
+}
+
+#[test]
+fn slices_that_are_not_whole_overlap_or_have_no_owner_are_refused() {
+    for (slices, word) in [
+        (slice(10_241, 11_263, "1.1"), "multiple"),
+        (slice(10_240, 11_262, "1.1"), "multiple"),
+        (slice(11_264, 11_263, "1.1"), "multiple"),
+        (slice(8_192, 9_215, "1.1"), "9216"),
+        ([slice(10_240, 12_287, "1.1"), slice(11_264, 12_287, "1.2")].join(","), "overlaps"),
+        (slice(10_240, 11_263, "1.3"), "1.3"),
+    ] {
+        let fault = fault(&fleet(&slices));
+        assert!(fault.contains(word), "{slices}: {fault}");
+    }
+    let twice = fleet("").replace("\"1.2\"", "\"1.1\"");
+    assert_eq!(fault(&twice), "node 1.1 is named twice in the fleet");
+}
+
+#[test]
+fn the_slice_table_is_that_of_the_fleet_and_other_addresses_are_ours() {
+    let slices = [slice(10_240, 11_263, "1.1"), slice(64_512, 65_535, "1.2")].join(",");
+    let options = options(&fleet(&slices));
+    assert_eq!(options.check(), Ok(()));
+    let (shared, own): (IpAddr, IpAddr) = ("10.0.1.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
+    let blocks = options.relay_blocks(&[shared, own]);
+    assert_eq!(blocks.iter().map(|block| block.ip).collect::<Vec<_>>(), [shared, own]);
+    let (ours, theirs) = (NodeId { site: 1, server: 1 }, NodeId { site: 1, server: 2 });
+    assert_eq!(
+        (blocks[0].owners[10], blocks[0].owners[63], blocks[0].owners[11]),
+        (Some(ours), Some(theirs), None)
+    );
+    assert_eq!((blocks[1].owners[9], blocks[1].owners[8]), (Some(ours), None));
+    assert_eq!(options.leased_addresses(), [shared]);
+    assert_eq!(options.members()[&theirs], "10.0.0.2:6080".parse().unwrap());
+}
+
+#[test]
+fn zero_is_no_limit() {
+    let limits = options("max-bandwidth = 0\nnew-peers-per-second = 0").limits();
+    assert_eq!((limits.policer.bytes, limits.new_peers), (Rate::UNLIMITED, Rate::UNLIMITED));
+    assert_eq!(limits.policer.packets.per_s, 20_000);
+}

@@ -27,12 +27,16 @@ pub enum Fault {
     #[error("{0} is given without {1}; a certificate and its private key come together")]
     HalfCertificate(&'static str, &'static str),
     /// Not where a server can listen.
-    #[error("{option} {port}: must be 1 to {}; the ports from {RELAY_PORT_MIN} on are relay ports", RELAY_PORT_MIN - 1)]
+    #[error(
+        "{option} {port}: must be 1 to {highest} (with a [fleet], the ports from {RELAY_PORT_MIN} on are relay ports)"
+    )]
     BadPort {
         /// The option.
         option: &'static str,
         /// Its value.
         port: u16,
+        /// The highest one there can be.
+        highest: u16,
     },
     /// Both listen on TCP.
     #[error("--turn-port and --tls-port are both {0}; they must differ")]
@@ -120,8 +124,10 @@ impl Options {
         ports.extend(
             self.fleet.iter().map(|fleet| ("encapsulation-address", fleet.encapsulation_address.port())),
         );
-        match ports.into_iter().find(|(_, port)| !(1..RELAY_PORT_MIN).contains(port)) {
-            Some((option, port)) => Err(Fault::BadPort { option, port }),
+        // Alone, a node passes over the ports that it listens on; in a fleet they may lie in another's slice.
+        let highest = if self.fleet.is_some() { RELAY_PORT_MIN - 1 } else { u16::MAX };
+        match ports.into_iter().find(|(_, port)| !(1..=highest).contains(port)) {
+            Some((option, port)) => Err(Fault::BadPort { option, port, highest }),
             None if self.turn_port == self.tls_port => Err(Fault::SamePort(self.turn_port)),
             None => Ok(()),
         }

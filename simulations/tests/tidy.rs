@@ -64,6 +64,11 @@ fn unsafe_code_stands_in_few_files_and_says_why() {
 }
 
 #[test]
+fn the_scanner_understands_every_file() {
+    none_in_files(functions::not_understood);
+}
+
+#[test]
 fn no_file_is_longer_than_500_lines() {
     none_in_files(functions::long_file);
 }

@@ -25,8 +25,14 @@ fn main() {
         Trial::test(name, run).with_ignored_flag(ignored)
     };
     let trials = vec![
-        trial("packet_on_the_wrong_node_reaches_its_owner_and_the_client", packet_on_the_wrong_node_reaches_its_owner),
-        trial("packet_from_a_node_with_another_fleet_key_is_dropped_and_counted", strangers_packets_are_dropped),
+        trial(
+            "packet_on_the_wrong_node_reaches_its_owner_and_the_client",
+            packet_on_the_wrong_node_reaches_its_owner,
+        ),
+        trial(
+            "packet_from_a_node_with_another_fleet_key_is_dropped_and_counted",
+            strangers_packets_are_dropped,
+        ),
         trial("relay_to_relay_between_two_nodes_stays_inside_the_fleet", relay_to_relay_between_two_nodes),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -73,7 +79,9 @@ impl Fleet {
         let (client, node_a, node_b, peer) = (client?, node_a?, node_b?, peer?);
         let router = Namespace::new("router")?;
         router.set_sysctl("net.ipv4.ip_forward", "1")?;
-        for (space, (router_side, own_side)) in [&client, &node_a, &node_b, &peer].into_iter().zip(ROUTER_ADDRESSES) {
+        for (space, (router_side, own_side)) in
+            [&client, &node_a, &node_b, &peer].into_iter().zip(ROUTER_ADDRESSES)
+        {
             Veth::connect(&router, router_side, space, own_side)?;
             let gateway = router_side.trim_end_matches("/24").parse()?;
             space.default_route(gateway)?;
@@ -91,15 +99,18 @@ impl Fleet {
 
     /// Where the router drops packets for the anycast relay address from now on.
     fn land_on(&self, node: &str) -> Result<(), String> {
-        self.router.ip(&["route", "replace", &format!("{RELAY}/32"), "via", node]).map_err(|error| error.to_string())
+        self.router
+            .ip(&["route", "replace", &format!("{RELAY}/32"), "via", node])
+            .map_err(|error| error.to_string())
     }
 
     /// A client with an allocation on a node and a permission for `permitted`.
     fn allocate(&self, node: &str, permitted: &str) -> Result<(TurnClient, Allocated), String> {
         let server = SocketAddr::new(node.parse().map_err(|_| "no address")?, 3478);
         let made = self.client.enter(|| {
-            let mut client = TurnClient::udp(([10, 70, 1, 2], 0).into(), server, Credentials::new("alice", "secret"))
-                .map_err(|error| error.to_string())?;
+            let mut client =
+                TurnClient::udp(([10, 70, 1, 2], 0).into(), server, Credentials::new("alice", "secret"))
+                    .map_err(|error| error.to_string())?;
             let allocated = client.allocate().map_err(|error| format!("{error:?}"))?;
             client
                 .create_permission(&[permitted.parse().map_err(|_| "no address")?])
@@ -117,11 +128,13 @@ impl Fleet {
     /// The value of a metric of a node, read over HTTP inside its namespace.
     fn metric(node: &Node, line_start: &str) -> Result<f64, String> {
         let text = node.space.enter(|| {
-            let mut response = ureq::get("http://127.0.0.1:8080/metrics").call().map_err(|error| error.to_string())?;
+            let mut response =
+                ureq::get("http://127.0.0.1:8080/metrics").call().map_err(|error| error.to_string())?;
             response.body_mut().read_to_string().map_err(|error| error.to_string())
         });
         let text = text.map_err(|error| error.to_string())??;
-        let line = text.lines().find(|line| line.starts_with(line_start)).ok_or(format!("no {line_start}"))?;
+        let line =
+            text.lines().find(|line| line.starts_with(line_start)).ok_or(format!("no {line_start}"))?;
         line.rsplit(' ').next().and_then(|value| value.parse().ok()).ok_or(format!("odd line {line}"))
     }
 }
@@ -223,7 +236,8 @@ fn strangers_packets_are_dropped() -> Result<(), String> {
     if let Ok(received) = client.receive(SILENCE) {
         return Err(format!("passed although the keys differ: {received:?}"));
     }
-    let dropped = Fleet::metric(&fleet.node_a, "trunkline_turn_dropped_packets_total{reason=\"bad_encapsulation\"}")?;
+    let dropped =
+        Fleet::metric(&fleet.node_a, "trunkline_turn_dropped_packets_total{reason=\"bad_encapsulation\"}")?;
     if dropped == 1.0 { Ok(()) } else { Err(format!("{dropped} drops counted as bad_encapsulation")) }
 }
 

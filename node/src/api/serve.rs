@@ -15,12 +15,23 @@ use tokio::time::{sleep, timeout};
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut is_failing = false;
     loop {
         // Beyond the bound, connections wait in the kernel's backlog.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, router.clone(), place))),
-            Err(error) => pause_after(&error).await,
+            Ok((stream, _)) => {
+                is_failing = false;
+                drop(tokio::spawn(connection(stream, router.clone(), place)));
+            }
+            Err(error) if is_over_already(&error) => {}
+            Err(error) => {
+                if !is_failing {
+                    tracing::warn!(%error, "cannot accept HTTP connections; trying again until it works");
+                }
+                is_failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -39,15 +50,11 @@ async fn connection(stream: TcpStream, router: Router, _place: OwnedSemaphorePer
     }
 }
 
-/// A connection that is gone already is nothing; anything else (out of descriptors, of memory) lasts a while, and
-/// trying again at once would only burn the processor.
-async fn pause_after(error: &io::Error) {
+/// The connection is gone, and that is all. Anything else (out of descriptors, of memory) lasts a while, and trying
+/// again at once would only burn the processor.
+fn is_over_already(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        return;
-    }
-    tracing::warn!(%error, "cannot accept HTTP connections; trying again");
-    sleep(ACCEPT_PAUSE).await;
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 /// Connections at once.

@@ -50,10 +50,11 @@ pub struct EventLoop {
     pub relays: Relays,
     pub streams: Streams,
     pub inbox: Arc<Inbox>,
-    state: State,
+    pub state: State,
 }
 
-struct State {
+/// The memory of a loop, all of it allocated before the first packet.
+pub struct State {
     events: Events,
     receive: ReceiveBatch,
     slots: Slots,
@@ -64,19 +65,9 @@ struct State {
     stopped: bool,
 }
 
-impl EventLoop {
-    /// A loop that watches nothing yet.
-    pub fn new(
-        clock: Clock,
-        epoll: Epoll,
-        shard: Shard,
-        acceptors: Vec<Acceptor>,
-        outbox: Outbox,
-        relays: Relays,
-        streams: Streams,
-        inbox: Arc<Inbox>,
-    ) -> Self {
-        let state = State {
+impl State {
+    pub fn new() -> Self {
+        Self {
             events: Events::new(EVENTS),
             receive: ReceiveBatch::new(SLOTS),
             slots: Slots::new(),
@@ -84,10 +75,11 @@ impl EventLoop {
             published_ns: 0,
             dirty: false,
             stopped: false,
-        };
-        Self { clock, epoll, shard, acceptors, outbox, relays, streams, inbox, state }
+        }
     }
+}
 
+impl EventLoop {
     /// Runs until it is told to stop.
     ///
     /// # Errors
@@ -99,7 +91,9 @@ impl EventLoop {
             let now = self.clock.now();
             for index in 0..count {
                 let ready = self.state.events.ready(index);
-                if let Some((ready, token)) = ready.and_then(|ready| Token::from_u64(ready.token).map(|token| (ready, token))) {
+                if let Some((ready, token)) =
+                    ready.and_then(|ready| Token::from_u64(ready.token).map(|token| (ready, token)))
+                {
                     self.dispatch(now, token, ready.readable, ready.writable);
                 }
             }
@@ -114,7 +108,10 @@ impl EventLoop {
     fn timeout(&self) -> Duration {
         let now_ns = self.clock.now().monotonic_ns;
         let publish_ns = self.state.dirty.then(|| self.state.published_ns.saturating_add(PUBLISH_NS));
-        let due_ns = [self.shard.turn.poll_timeout(), self.streams.next_check_ns(), publish_ns].into_iter().flatten().min();
+        let due_ns = [self.shard.turn.poll_timeout(), self.streams.next_check_ns(), publish_ns]
+            .into_iter()
+            .flatten()
+            .min();
         due_ns.map_or(Duration::from_secs(60), |due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)))
     }
 
@@ -175,8 +172,12 @@ impl EventLoop {
             let slot = self.free_slot();
             let Some(stream) = self.streams.find(id) else { return };
             let flow = stream.flow;
-            let Ok(filled) = stream.read(self.state.slots.slot_mut(slot)) else { return self.close_stream(id) };
-            let Some(consumed) = self.handle_frames(now, flow, slot, filled.bytes) else { return self.close_stream(id) };
+            let Ok(filled) = stream.read(self.state.slots.slot_mut(slot)) else {
+                return self.close_stream(id);
+            };
+            let Some(consumed) = self.handle_frames(now, flow, slot, filled.bytes) else {
+                return self.close_stream(id);
+            };
             if filled.ended {
                 return self.close_stream(id);
             }
@@ -232,7 +233,8 @@ impl EventLoop {
         for _ in 0..SLOTS {
             let slot = self.free_slot();
             let Some(fleet) = &self.outbox.fleet else { return };
-            let Ok((length, from)) = sys::receive_from(fleet.socket.as_fd(), self.state.slots.slot_mut(slot)) else {
+            let Ok((length, from)) = sys::receive_from(fleet.socket.as_fd(), self.state.slots.slot_mut(slot))
+            else {
                 return;
             };
             if !from.is_some_and(|from| fleet.is_member(from)) {
@@ -246,8 +248,12 @@ impl EventLoop {
     fn receive_strays(&mut self, now: Now, index: usize) {
         for _ in 0..SLOTS {
             let slot = self.free_slot();
-            let Some(socket) = self.outbox.fleet.as_ref().and_then(|fleet| fleet.strays.get(index)) else { return };
-            let Ok((length, _)) = sys::receive_from(socket.as_fd(), self.state.slots.slot_mut(slot)) else { return };
+            let Some(socket) = self.outbox.fleet.as_ref().and_then(|fleet| fleet.strays.get(index)) else {
+                return;
+            };
+            let Ok((length, _)) = sys::receive_from(socket.as_fd(), self.state.slots.slot_mut(slot)) else {
+                return;
+            };
             self.handle(now, Ingress::Stray, slot, 0..length);
         }
     }
@@ -272,7 +278,9 @@ impl EventLoop {
 
     fn obey(&mut self, now: Now, command: Command) {
         match command {
-            Command::Credentials(credentials) => self.shard.turn.update_credentials(credentials, &mut self.relays),
+            Command::Credentials(credentials) => {
+                self.shard.turn.update_credentials(credentials, &mut self.relays)
+            }
             Command::Drain => self.shard.turn.drain(),
             Command::Stop => self.state.stopped = true,
             // Whoever asked may have gone away meanwhile.
@@ -306,9 +314,11 @@ impl EventLoop {
         while let Some(event) = self.shard.turn.poll_event() {
             match event {
                 Event::Opened { id, transport } => {
-                    tracing::info!(allocation = id.index, transport = transport.name(), "allocation opened");
+                    tracing::debug!(allocation = id.index, transport = transport.name(), "allocation opened");
                 }
-                Event::Closed { id, reason } => tracing::info!(allocation = id.index, ?reason, "allocation closed"),
+                Event::Closed { id, reason } => {
+                    tracing::debug!(allocation = id.index, ?reason, "allocation closed");
+                }
             }
         }
     }
@@ -324,7 +334,9 @@ impl EventLoop {
     /// A slot to receive into; sends what is queued when there is none.
     fn free_slot(&mut self) -> usize {
         loop {
-            if self.state.egress.has_room_for(1) && let Some(slot) = self.state.slots.take() {
+            if self.state.egress.has_room_for(1)
+                && let Some(slot) = self.state.slots.take()
+            {
                 return slot;
             }
             self.flush();
@@ -342,7 +354,9 @@ impl EventLoop {
         let State { egress, slots, .. } = &mut self.state;
         self.outbox.send_all(egress, slots, &self.relays, &mut self.streams, &mut self.shard);
         while let Some(id) = self.streams.dirty.pop() {
-            if !self.streams.pump(id) && let Some(flow) = self.streams.remove(id) {
+            if !self.streams.pump(id)
+                && let Some(flow) = self.streams.remove(id)
+            {
                 self.shard.turn.handle_client_closed(&flow, &mut self.relays);
             }
         }

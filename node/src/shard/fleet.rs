@@ -43,7 +43,8 @@ impl FleetLink {
     /// # Errors
     /// The address is in use or not ours, or CAP_NET_RAW is missing.
     pub fn open(fleet: &Fleet, ports: &PortTable) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(fleet.encapsulation), Type::DGRAM.nonblocking().cloexec(), None)?;
+        let socket =
+            Socket::new(Domain::for_address(fleet.encapsulation), Type::DGRAM.nonblocking().cloexec(), None)?;
         socket.bind(&fleet.encapsulation.into())?;
         sys::set_buffers(socket.as_fd(), super::UDP_BUFFER_BYTES);
         let strays = ports.ips().filter_map(|ip| match ip {

@@ -26,7 +26,8 @@ pub fn plan(listen: &Listen) -> Vec<Listener> {
     let all = |addresses: &[SocketAddr], transport| {
         addresses.iter().map(move |address| Listener { address: *address, transport }).collect::<Vec<_>>()
     };
-    [all(&listen.turn, Transport::Udp), all(&listen.turn, Transport::Tcp), all(&listen.tls, Transport::Tls)].concat()
+    [all(&listen.turn, Transport::Udp), all(&listen.turn, Transport::Tcp), all(&listen.tls, Transport::Tls)]
+        .concat()
 }
 
 /// Makes sure that nobody else listens there: with SO_REUSEPORT a second process of the same user would quietly
@@ -42,11 +43,8 @@ enum Sharing {
 }
 
 fn open(listener: &Listener, sharing: Sharing) -> Result<Socket, StartError> {
-    let failed = |error| StartError::Listen {
-        address: listener.address,
-        protocol: listener.transport.name(),
-        error,
-    };
+    let failed =
+        |error| StartError::Listen { address: listener.address, protocol: listener.transport.name(), error };
     let is_stream = listener.transport.is_stream();
     let kind = if is_stream { Type::STREAM } else { Type::DGRAM };
     let bind = || {

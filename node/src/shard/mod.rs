@@ -28,7 +28,7 @@ use trunkline_turn::{AllocationSummary, Config, Counters, Server, ShardConfig, S
 use trunkline_wire::AllocationId;
 
 use clock::Clock;
-use event_loop::EventLoop;
+use event_loop::{EventLoop, State};
 pub use fleet::Fleet;
 use fleet::FleetLink;
 use inbox::{Command, Inbox};
@@ -95,7 +95,9 @@ pub enum StartError {
 
 fn explain(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use by another process; stop it or choose another port".into(),
+        io::ErrorKind::AddrInUse => {
+            "the port is in use by another process; stop it or choose another port".into()
+        }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; see `ip address`".into(),
         io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE".into(),
         _ => error.to_string(),
@@ -152,7 +154,12 @@ impl Shards {
         let addresses = listeners.iter().map(|listener| listener.address).collect();
         let shard_config = ShardConfig { shard: seat.index, seed, listeners: addresses };
         let (config, shared) = (Arc::clone(&start.config), Arc::clone(&start.shared));
-        let turn = Server::new(Arc::clone(&config), Arc::clone(&shared), Arc::clone(&start.credentials), shard_config);
+        let turn = Server::new(
+            Arc::clone(&config),
+            Arc::clone(&shared),
+            Arc::clone(&start.credentials),
+            shard_config,
+        );
         let shard = Shard::new(turn, Arc::clone(&config), shared, seat.index);
         let tls_config = Arc::clone(&start.listen.tls_config);
         let body = move || {
@@ -231,8 +238,8 @@ fn run(shard: Shard, config: &Config, tls_config: Arc<rustls::ServerConfig>, sea
     let inbox = shards.inboxes.get(usize::from(index)).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
     let outbox = Outbox::new(sockets.udp, shards.inboxes.clone(), fleet, config.node, config.keyring.clone());
     let (relays, streams) = (Relays::new(epoll.clone()), Streams::new(epoll.clone(), tls_config));
-    let world =
-        EventLoop::new(Clock::new(), epoll, shard, sockets.acceptors, outbox, relays, streams, inbox);
+    let (clock, acceptors, state) = (Clock::new(), sockets.acceptors, State::new());
+    let world = EventLoop { clock, epoll, shard, acceptors, outbox, relays, streams, inbox, state };
     world.watch(index == 0)?;
     world.run()
 }

@@ -60,10 +60,13 @@ impl Outbox {
             let together = self.datagrams_of_one_listener(transmits);
             let (now, later) = transmits.split_at(together.max(1));
             transmits = later;
-            if let Some(fd) = (together > 0).then(|| listener_of(first).and_then(|id| udp_of(&self.udp, id))).flatten() {
+            if let Some(fd) =
+                (together > 0).then(|| listener_of(first).and_then(|id| udp_of(&self.udp, id))).flatten()
+            {
                 let datagrams = now.iter().map(|transmit| (transmit.to, pieces_of(transmit, egress, slots)));
                 self.batch.send(fd.as_fd(), datagrams, |error| shard.turn.drop_packet(reason_of(error)));
-            } else if let Err(reason) = self.send_one(first, pieces_of(first, egress, slots), relays, streams) {
+            } else if let Err(reason) = self.send_one(first, pieces_of(first, egress, slots), relays, streams)
+            {
                 shard.turn.drop_packet(reason);
             }
         }
@@ -102,7 +105,11 @@ impl Outbox {
     /// How many datagrams at the front leave through the same UDP socket, so that one system call sends them.
     fn datagrams_of_one_listener(&self, transmits: &[Transmit]) -> usize {
         let first = transmits.first().and_then(listener_of);
-        transmits.iter().take(SLOTS).take_while(|transmit| first.is_some() && listener_of(transmit) == first).count()
+        transmits
+            .iter()
+            .take(SLOTS)
+            .take_while(|transmit| first.is_some() && listener_of(transmit) == first)
+            .count()
     }
 
     fn encapsulate(
@@ -118,7 +125,8 @@ impl Outbox {
         if !gue::seal(&self.keyring, self.node, from, destination, payload, &mut self.encapsulated) {
             return Err(DropReason::TooLarge);
         }
-        sys::send_to(fleet.socket.as_fd(), to, [&[], &self.encapsulated, &[]]).map_err(|error| reason_of(&error))
+        sys::send_to(fleet.socket.as_fd(), to, [&[], &self.encapsulated, &[]])
+            .map_err(|error| reason_of(&error))
     }
 }
 

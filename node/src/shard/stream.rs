@@ -115,7 +115,9 @@ impl Stream {
                 while tls.wants_write() {
                     match tls.write_tls(&mut self.socket) {
                         Ok(_) => {}
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Interest::ReadWrite),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            return Ok(Interest::ReadWrite);
+                        }
                         Err(error) => return Err(error),
                     }
                 }
@@ -163,18 +165,28 @@ fn read_some(from: &mut impl Read, into: &mut [u8]) -> io::Result<(usize, bool)>
     match from.read(into) {
         Ok(0) => Ok((0, !into.is_empty())),
         Ok(read) => Ok((read, false)),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok((0, false)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok((0, false))
+        }
         Err(error) => Err(error),
     }
 }
 
 /// One read of the socket through TLS: plaintext bytes, whether the stream ended, whether plaintext is left.
-fn read_tls(tls: &mut ServerConnection, socket: &mut TcpStream, room: &mut [u8]) -> io::Result<(usize, bool, bool)> {
+fn read_tls(
+    tls: &mut ServerConnection,
+    socket: &mut TcpStream,
+    room: &mut [u8],
+) -> io::Result<(usize, bool, bool)> {
     let ended = match tls.read_tls(socket) {
         Ok(0) => true,
         Ok(_) => false,
         // Its plaintext buffer is full: what lies in it is drained below, and we are called again.
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::Other) => false,
+        Err(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::Other) =>
+        {
+            false
+        }
         Err(error) => return Err(error),
     };
     let state = match tls.process_new_packets() {

@@ -67,7 +67,13 @@ impl Streams {
     }
 
     /// Accepts one connection. The loop survives whatever accepting fails with.
-    pub fn accept(&mut self, now: Now, socket: &TcpListener, listener: ListenerId, transport: Transport) -> Accepted {
+    pub fn accept(
+        &mut self,
+        now: Now,
+        socket: &TcpListener,
+        listener: ListenerId,
+        transport: Transport,
+    ) -> Accepted {
         let (socket, remote) = match socket.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
@@ -105,7 +111,9 @@ impl Streams {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         let tls = match transport {
-            Transport::Tls => Some(ServerConnection::new(Arc::clone(&self.tls_config)).map_err(io::Error::other)?),
+            Transport::Tls => {
+                Some(ServerConnection::new(Arc::clone(&self.tls_config)).map_err(io::Error::other)?)
+            }
             Transport::Udp | Transport::Tcp => None,
         };
         let entry = self.open.vacant_entry();

@@ -286,7 +286,13 @@ impl ReceiveBatch {
         }
         // SAFETY: the first `count` headers point at live vectors, addresses and slots, each with its true size.
         let received = check(unsafe {
-            libc::recvmmsg(fd.as_raw_fd(), self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, std::ptr::null_mut())
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
         })?;
         Ok(usize::try_from(received).unwrap_or(0))
     }
@@ -362,7 +368,12 @@ impl SendBatch {
 }
 
 /// Sets an integer socket option.
-fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the kernel reads one integer.
     check(unsafe {
         libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length_of::<libc::c_int>())
@@ -382,7 +393,8 @@ pub fn set_dont_fragment(fd: BorrowedFd<'_>, is_ipv4: bool, dont_fragment: bool)
 
 /// Asks for a large buffer, beyond the system's limit where we may.
 pub fn set_buffers(fd: BorrowedFd<'_>, bytes: libc::c_int) {
-    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
         if set_option(fd, libc::SOL_SOCKET, forced, bytes).is_err() {
             // A smaller buffer only drops sooner under load; the socket works.
             let _ = set_option(fd, libc::SOL_SOCKET, plain, bytes);

@@ -6,7 +6,7 @@ use trunkline_fuzz::mutation::Mutations;
 use trunkline_fuzz::{TARGETS, Target, corpus, target};
 
 /// Mutated inputs per target: a few seconds for all of them together.
-const MUTATIONS: usize = 4_000;
+const MUTATIONS: usize = 20_000;
 const SEED: u64 = 0x5EED;
 
 fn survives(name: &str, target: Target, input: &[u8], origin: &str) {

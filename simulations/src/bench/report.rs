@@ -83,51 +83,67 @@ fn row_json(results: &Results, test: Test, metric: Metric) -> Value {
 /// Draws the advantage over coturn, one pair of bars per test, and writes it as SVG.
 pub fn plot(results: &Results, path: &Path) -> anyhow::Result<()> {
     let rows: Vec<(Test, Metric)> = results.rows().filter(|(_, metric)| is_headline(*metric)).collect();
-    let bars = |server| bars_of(results, &rows, server);
-    let (ours, floor) = (bars(Server::Trunkline), bars(Server::Forwarder));
-    let longest = ours.iter().chain(&floor).map(|(_, advantage)| *advantage).fold(1.0, f64::max);
-    let height = 120 + 46 * rows.len().max(1) as u32;
+    let height = 120 + 46 * rows.len() as u32;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
-    let drawn = (|| -> Result<(), Box<dyn std::error::Error>> {
+    let drawn = (|| -> Drawn {
         root.fill(&WHITE)?;
-        let area = root
-            .margin(14, 10, 14, 24)
-            .titled("Times better than coturn (coturn = 1)", ("sans-serif", 20))?;
+        let title = "Times better than coturn (coturn = 1)";
+        let area = root.margin(14, 10, 14, 24).titled(title, ("sans-serif", 20))?;
         let (labels, bars) = area.split_horizontally(LABEL_WIDTH);
-        let mut chart = ChartBuilder::on(&bars)
-            .x_label_area_size(28)
-            .build_cartesian_2d(0.0..longest * 1.12, 0.0..rows.len().max(1) as f64)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_labels(8)
-            .light_line_style(WHITE)
-            .draw()?;
-        let row_height = f64::from(labels.dim_in_pixel().1 - 28) / rows.len().max(1) as f64;
-        for (row, (test, metric)) in rows.iter().enumerate() {
-            let middle = ((row as f64 + 0.5) * row_height) as i32;
-            let style = ("sans-serif", 13).into_font().into_text_style(&labels);
-            labels.draw_text(test.title(), &style, (4, middle - 14))?;
-            labels.draw_text(metric.unit(), &style.color(&BLACK.mix(0.55)), (4, middle + 2))?;
-        }
-        for (series, color, offset) in [(&ours, OURS, 0.54), (&floor, FLOOR, 0.18)] {
-            chart.draw_series(series.iter().map(|(row, advantage)| {
-                let base = (rows.len() - 1 - row) as f64 + offset;
-                Rectangle::new([(0.0, base), (*advantage, base + 0.32)], color.filled())
-            }))?;
-            chart.draw_series(series.iter().map(|(row, advantage)| {
-                let base = (rows.len() - 1 - row) as f64 + offset + 0.30;
-                Text::new(format!("{advantage:.2}"), (advantage + longest * 0.008, base), ("sans-serif", 12))
-            }))?;
-        }
-        let full_height = rows.len().max(1) as f64;
-        chart.draw_series([PathElement::new(vec![(1.0, 0.0), (1.0, full_height)], BLACK.stroke_width(1))])?;
-        legend(&root, height)?;
+        draw_labels(&labels, &rows)?;
+        draw_bars(&bars, results, &rows)?;
+        draw_legend(&root, height)?;
         root.present()?;
         Ok(())
     })();
     drawn.map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn draw_labels(area: &Area<'_>, rows: &[(Test, Metric)]) -> Drawn {
+    let row_height = f64::from(area.dim_in_pixel().1 - AXIS_HEIGHT) / rows.len() as f64;
+    let style = ("sans-serif", 13).into_font().into_text_style(area);
+    for (row, (test, metric)) in rows.iter().enumerate() {
+        let middle = ((row as f64 + 0.5) * row_height) as i32;
+        area.draw_text(test.title(), &style, (4, middle - 14))?;
+        area.draw_text(metric.unit(), &style.color(&BLACK.mix(0.55)), (4, middle + 2))?;
+    }
+    Ok(())
+}
+
+fn draw_bars(area: &Area<'_>, results: &Results, rows: &[(Test, Metric)]) -> Drawn {
+    let (ours, floor) =
+        (bars_of(results, rows, Server::Trunkline), bars_of(results, rows, Server::Forwarder));
+    let longest = ours.iter().chain(&floor).map(|(_, advantage)| *advantage).fold(1.0, f64::max);
+    let height = rows.len() as f64;
+    let mut chart = ChartBuilder::on(area)
+        .x_label_area_size(AXIS_HEIGHT)
+        .build_cartesian_2d(0.0..longest * 1.12, 0.0..height)?;
+    chart.configure_mesh().disable_y_mesh().disable_y_axis().x_labels(8).light_line_style(WHITE).draw()?;
+    for (bars, color, offset) in [(&ours, OURS, 0.54), (&floor, FLOOR, 0.18)] {
+        let bottom = |row: usize| (rows.len() - 1 - row) as f64 + offset;
+        chart.draw_series(bars.iter().map(|(row, advantage)| {
+            Rectangle::new([(0.0, bottom(*row)), (*advantage, bottom(*row) + 0.32)], color.filled())
+        }))?;
+        chart.draw_series(bars.iter().map(|(row, advantage)| {
+            let beside = (advantage + longest * 0.008, bottom(*row) + 0.30);
+            Text::new(format!("{advantage:.2}"), beside, ("sans-serif", 12))
+        }))?;
+    }
+    chart.draw_series([PathElement::new(vec![(1.0, 0.0), (1.0, height)], BLACK.stroke_width(1))])?;
+    Ok(())
+}
+
+fn draw_legend(area: &Area<'_>, height: u32) -> Drawn {
+    let style = ("sans-serif", 13).into_font().into_text_style(area);
+    for (name, color, x) in [("trunkline", OURS, 24), ("bare UDP forwarder", FLOOR, 124)] {
+        let y = height as i32 - 22;
+        area.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], color.filled()))?;
+        area.draw_text(name, &style, (x + 18, y))?;
+    }
+    Ok(())
 }
 
 /// Rates and memory tell it all: where the server's core is the limit, time per packet is the rate's inverse.
@@ -148,19 +164,6 @@ fn bars_of(results: &Results, rows: &[(Test, Metric)], server: Server) -> Vec<(u
     bars.filter_map(|(row, (test, metric))| Some((row, results.advantage(*test, *metric, server)?))).collect()
 }
 
-fn legend(
-    root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    height: u32,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let style = ("sans-serif", 13).into_font().into_text_style(root);
-    for (name, color, x) in [("trunkline", OURS, 24), ("bare UDP forwarder", FLOOR, 124)] {
-        let y = height as i32 - 22;
-        root.draw(&Rectangle::new([(x, y), (x + 12, y + 12)], color.filled()))?;
-        root.draw_text(name, &style, (x + 18, y))?;
-    }
-    Ok(())
-}
-
 /// Replaces what stands between the two markers of a Markdown file by `text`.
 pub fn replace_between_markers(path: &Path, text: &str) -> anyhow::Result<()> {
     let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -175,5 +178,6 @@ const MARKER_END: &str = "<!-- bench turn: end -->";
 const SERVERS: usize = Server::ALL.len();
 const WIDTH: u32 = 960;
 const LABEL_WIDTH: u32 = 340;
+const AXIS_HEIGHT: u32 = 28;
 const OURS: RGBColor = RGBColor(31, 111, 178);
 const FLOOR: RGBColor = RGBColor(176, 184, 192);

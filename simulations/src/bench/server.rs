@@ -100,7 +100,8 @@ impl Started {
         command
             .args(["--http", "127.0.0.1:8080", "--allow-peer", "10.0.0.0/8", "--data-dir"])
             .arg(&data.path);
-        command.args(&programs.trunkline_options);
+        // All clients of the generator share one address, which this limit would throttle. The others stay as they are.
+        command.args(["--unauthenticated-rate", "0"]).args(&programs.trunkline_options);
         let process = Running::start("trunkline", &mut command)?;
         process.wait_for_line("ready", START_TIMEOUT).map_err(anyhow::Error::msg)?;
         let mut started = Self { server: Server::Trunkline, process, _data: Some(data) };

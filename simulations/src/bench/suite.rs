@@ -81,6 +81,8 @@ pub struct Outcome {
     pub results: Results,
     /// One line for each measurement that failed.
     pub failures: Vec<String>,
+    /// How many measurements other processes disturbed: they took much of the server's core.
+    pub disturbed: usize,
 }
 
 /// Runs the plan. A measurement that fails is tried again, and at last left out.
@@ -96,7 +98,12 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
             eprint!("[{done}/{total}, {:.0} s] {server}/{}: ", started.elapsed().as_secs_f64(), test.name());
             match measure_with_patience(plan, &lab, &outcome.results, *test, *server) {
                 Ok(measured) => {
-                    eprintln!("{}", describe(&measured));
+                    eprintln!(
+                        "{}{}",
+                        describe(&measured),
+                        if is_disturbed(&measured) { " (disturbed)" } else { "" }
+                    );
+                    outcome.disturbed += usize::from(is_disturbed(&measured));
                     outcome.results.add(*test, *server, &measured);
                 }
                 Err(error) => {
@@ -222,6 +229,13 @@ fn of_rate(rate: &Rate) -> Measured {
     ]
 }
 
+/// Whether the server's core did much that was not the server's.
+fn is_disturbed(measured: &Measured) -> bool {
+    let value = |wanted| measured.iter().find(|(metric, _)| *metric == wanted).map(|(_, value)| *value);
+    let times = value(Metric::CoreUs).zip(value(Metric::ThreadsUs));
+    times.is_some_and(|(core_us, threads_us)| core_us > threads_us * DISTURBED_RATIO)
+}
+
 fn describe(measured: &Measured) -> String {
     let parts = measured.iter().map(|(metric, value)| format!("{} {}", metric.format(*value), metric.unit()));
     parts.collect::<Vec<_>>().join(", ")
@@ -234,6 +248,8 @@ impl Timing {
     pub const QUICK: Self = Self { trial: Duration::from_millis(50), measure: Duration::from_millis(300) };
 }
 
+/// Beyond the coarse ticks in which the kernel counts a core's time.
+const DISTURBED_RATIO: f64 = 1.15;
 /// A busy machine may spoil one measurement; what fails again is the server's fault.
 const ATTEMPTS_MAX: u32 = 3;
 /// For everything in a server that is not an allocation, and those that are still under way.

@@ -88,9 +88,12 @@ fn turn(options: &TurnOptions) -> anyhow::Result<()> {
     ensure!(std::thread::available_parallelism()?.get() >= 2, "server and generator need a core each");
     let plan = plan(options)?;
     let provenance = provenance(&plan)?;
-    let Outcome { results, failures } = suite::run(&plan)?;
+    let Outcome { results, failures, disturbed } = suite::run(&plan)?;
     let table = report::table(&results, &provenance);
     print!("{table}");
+    if disturbed > 0 {
+        eprintln!("{disturbed} measurements were disturbed: something else runs on this machine");
+    }
     let json = serde_json::to_string_pretty(&report::json(&results, &provenance))? + "\n";
     if let Some(path) = &options.json {
         write(path, &json)?;

@@ -36,6 +36,21 @@ pub fn long_functions(source: &Source) -> Vec<Finding> {
     too_long.map(|function| function.finding(&source.path)).collect()
 }
 
+/// Files that the scanner loses its way in, so that the other rules would not see what is there.
+#[must_use]
+pub fn not_understood(source: &Source) -> Vec<Finding> {
+    let masked = match source.language() {
+        Language::Rust => Masked::of_rust(&source.text),
+        Language::JavaScript | Language::C => Masked::of_braces(&source.text),
+        Language::Python | Language::Shell | Language::Other => return vec![],
+    };
+    let count = |bracket| masked.code().matches(bracket).count();
+    let pairs = [('{', '}'), ('(', ')'), ('[', ']')];
+    let odd = pairs.into_iter().filter(|(open, close)| count(*open) != count(*close));
+    odd.map(|(open, close)| Finding::in_file(&source.path, format!("`{open}` and `{close}` do not match")))
+        .collect()
+}
+
 /// A function and its length.
 #[derive(Debug, PartialEq, Eq)]
 struct Function {
@@ -154,6 +169,13 @@ mod tests {
         assert_eq!(long_functions(&Source::new("a.rs", &of(67))), []);
         let declared = format!("trait A {{\n    fn a(b: [u8; 2]);\n{}}}\n", lines(90));
         assert_eq!(long_functions(&Source::new("a.rs", &declared)), []);
+    }
+
+    #[test]
+    fn brackets_that_do_not_match_are_found() {
+        assert_eq!(not_understood(&Source::new("a.rs", "fn a() { b('{', \"(\") } // ]")), []);
+        assert_eq!(not_understood(&Source::new("a.rs", "fn a() { b(\"x) }")).len(), 2);
+        assert_eq!(not_understood(&Source::new("a.js", "f(`${a} {`, '[');")), []);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Masked {
         Self::scan(text, true)
     }
 
-    /// JavaScript or C. Regular expressions with quotes or braces in them are not understood.
+    /// JavaScript or C.
     #[must_use]
     pub fn of_braces(text: &str) -> Self {
         Self::scan(text, false)
@@ -43,6 +43,7 @@ impl Masked {
             let rest = &characters[at..];
             let (after, length, keep) = match inside {
                 Inside::Code if rust => rust_code(rest, at > 0 && is_word(characters[at - 1])),
+                Inside::Code if begins_regex(rest, &code) => (Inside::Quoted('/'), 1, true),
                 Inside::Code => brace_code(rest),
                 _ => literal(inside, rest, rust),
             };
@@ -138,6 +139,15 @@ fn brace_code(rest: &[char]) -> (Inside, usize, bool) {
     }
 }
 
+/// Whether a slash begins a regular expression of JavaScript: it does where an operand is due.
+fn begins_regex(rest: &[char], before: &str) -> bool {
+    let is_comment = matches!(rest.get(1), Some('/' | '*'));
+    let before = before.trim_end();
+    let behind_operator = before.chars().next_back().is_none_or(|c| "(,=:[!&|?{};".contains(c));
+    let operand_is_due = behind_operator || before.ends_with("return");
+    rest[0] == '/' && !is_comment && operand_is_due
+}
+
 /// `r"`, `br#"` and the like: hashes and length.
 fn raw_string(rest: &[char]) -> Option<(usize, usize)> {
     let prefix = rest.iter().take_while(|c| matches!(c, 'r' | 'b' | 'c')).count();
@@ -189,6 +199,12 @@ mod tests {
     #[test]
     fn javascript_templates_are_literals() {
         assert_eq!(Masked::of_braces("let a = `${b} {`; f('{');").code().matches('{').count(), 0);
+    }
+
+    #[test]
+    fn javascript_regular_expressions_are_literals() {
+        let code = Masked::of_braces("a.split(/(\"{2}\\/)/); b = c / d; { e('/') } return /:'{/;");
+        assert_eq!(code.code().matches('{').count(), 1, "{}", code.code());
     }
 
     #[test]

@@ -104,10 +104,12 @@ fn webrtc_trials() -> Vec<Trial> {
 }
 
 /// Flags of `turnutils_uclient` that add requests or attributes to the plain run.
-const EXTRA_REQUESTS: [(&str, &str); 4] = [
+///
+/// `-Z` (both address families) is not among them: Debian's coturn 4.6.1 asks for the second family with a number of
+/// a draft (0x8032) and not with ADDITIONAL-ADDRESS-FAMILY (0x8000, RFC 8656 §18.1), and so gets one family.
+const EXTRA_REQUESTS: [(&str, &str); 3] = [
     ("uclient_with_dont_fragment", "-g"),
     ("uclient_with_repeated_permissions_and_channels", "-G"),
     ("uclient_with_padded_channel_data", "-D"),
-    ("uclient_with_both_address_families", "-Z"),
 ];
 const ALICE: [&str; 4] = ["-u", "alice", "-w", "secret"];

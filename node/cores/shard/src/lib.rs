@@ -4,7 +4,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
 )]
 
 use std::net::SocketAddr;
@@ -106,7 +111,8 @@ impl Shard {
     }
 
     fn push(&mut self, egress: &mut Egress, via: Via, to: SocketAddr, body: Body) {
-        let queued = egress.push(Transmit { via, to, head: Head::EMPTY, body, padding: 0, dont_fragment: false });
+        let queued =
+            egress.push(Transmit { via, to, head: Head::EMPTY, body, padding: 0, dont_fragment: false });
         if !queued {
             self.turn.drop_packet(DropReason::EgressFull);
         }

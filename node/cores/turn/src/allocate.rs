@@ -84,8 +84,12 @@ impl Server {
             .map_err(|_| ErrorCode::AllocationQuotaReached)?;
         // A lifetime of zero asks for an allocation that is over at once; it gets the default (RFC 8656 §7.2).
         let lifetime_s = self.lifetime_s(attributes).max(crate::config::LIFETIME_S_DEFAULT);
-        let mut answer =
-            Answer { transaction: request.transaction(), lifetime_s, reservation_token: None, address_error: None };
+        let mut answer = Answer {
+            transaction: request.transaction(),
+            lifetime_s,
+            reservation_token: None,
+            address_error: None,
+        };
         let relays = self.open_wanted(request, wanted, &grant, sockets, &mut answer)?;
         let (flow, now) = (request.flow, request.now);
         let allocation = self.allocations.insert(now, NewAllocation { flow, grant, relays, answer, charge });
@@ -146,8 +150,11 @@ impl Server {
         let parity = if even_port.is_some() { Parity::Even } else { Parity::Any };
         for _ in 0..OPEN_TRIES {
             let random = self.entropy.next_u64();
-            let lease =
-                self.shared.ports.lease(ip, self.shard, parity, random).ok_or(ErrorCode::InsufficientCapacity)?;
+            let lease = self
+                .shared
+                .ports
+                .lease(ip, self.shard, parity, random)
+                .ok_or(ErrorCode::InsufficientCapacity)?;
             let next = match even_port {
                 Some(EvenPort::EvenAndNext) => match self.lease_next(&lease) {
                     Some(next) => Some(next),
@@ -184,8 +191,9 @@ impl Server {
             .and_then(|_| self.shared.reservations.redeem(now, token, &grant.user.username))
             .ok_or(ErrorCode::InsufficientCapacity)?;
         lease.move_to(self.shard);
-        let socket =
-            sockets.open(lease.at(), self.allocations.next_id()).map_err(|_| ErrorCode::InsufficientCapacity)?;
+        let socket = sockets
+            .open(lease.at(), self.allocations.next_id())
+            .map_err(|_| ErrorCode::InsufficientCapacity)?;
         Ok(Relay { socket, lease, expires_ns })
     }
 
@@ -232,7 +240,9 @@ impl Wanted {
         }
         match (family, additional) {
             (Some(_), Some(_)) => Err(ErrorCode::BadRequest),
-            (None, Some(FAMILY_IPV6)) if even_port == Some(EvenPort::EvenAndNext) => Err(ErrorCode::BadRequest),
+            (None, Some(FAMILY_IPV6)) if even_port == Some(EvenPort::EvenAndNext) => {
+                Err(ErrorCode::BadRequest)
+            }
             (None, Some(FAMILY_IPV6)) => Ok(Self::Both { even: even_port.is_some() }),
             (None, Some(_)) => Err(ErrorCode::BadRequest),
             (None | Some(FAMILY_IPV4), None) => Ok(Self::One { family: Family::V4, even_port }),
@@ -259,6 +269,10 @@ fn succeed(request: &Request<'_>, egress: &mut Egress, allocation: &Allocation, 
             builder = builder.attribute(attribute::RESERVATION_TOKEN, &token);
         }
         builder = builder.xor_address(attribute::XOR_MAPPED_ADDRESS, allocation.flow.remote);
-        if software.is_empty() { builder } else { builder.attribute(attribute::SOFTWARE, software.as_bytes()) }
+        if software.is_empty() {
+            builder
+        } else {
+            builder.attribute(attribute::SOFTWARE, software.as_bytes())
+        }
     });
 }

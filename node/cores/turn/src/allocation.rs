@@ -142,7 +142,10 @@ impl Allocation {
 
     /// The peer a live channel is bound to.
     pub fn peer_of(&self, now: Now, channel: ChannelNumber) -> Option<PermittedPeer> {
-        self.channels.get(&channel).filter(|binding| !now.reached(binding.expires_ns)).map(|binding| binding.peer)
+        self.channels
+            .get(&channel)
+            .filter(|binding| !now.reached(binding.expires_ns))
+            .map(|binding| binding.peer)
     }
 
     /// The live channel bound to a peer.
@@ -179,7 +182,9 @@ impl Allocation {
     fn forget_rested(&mut self, now: Now, channel: ChannelNumber, peer: SocketAddr) {
         let of_peer = self.numbers.get(&peer).copied();
         for channel in std::iter::once(channel).chain(of_peer) {
-            if let Some(binding) = self.channels.get(&channel).filter(|binding| now.reached(binding.rests_until_ns)) {
+            if let Some(binding) =
+                self.channels.get(&channel).filter(|binding| now.reached(binding.rests_until_ns))
+            {
                 self.numbers.remove(&binding.peer.address());
                 self.channels.remove(&channel);
             }

@@ -22,19 +22,22 @@ impl Server {
             self.challenge(request, egress, ErrorCode::Unauthenticated);
             return None;
         }
-        let (Some(username), Some(realm), Some(nonce)) = (attributes.username, attributes.realm, attributes.nonce) else {
+        let (Some(username), Some(realm), Some(nonce)) =
+            (attributes.username, attributes.realm, attributes.nonce)
+        else {
             self.refuse_bad_request(request, egress);
             return None;
         };
         let (config, client) = (Arc::clone(&self.config), request.flow.remote);
-        if Nonce::open(&config.keyring, nonce, client, request.now, config.limits.nonce_lifetime_s).is_none() {
+        if Nonce::open(&config.keyring, nonce, client, request.now, config.limits.nonce_lifetime_s).is_none()
+        {
             self.challenge(request, egress, ErrorCode::StaleNonce);
             return None;
         }
         self.budget.replenish(client.ip());
-        let grant = self.grant(request, username).filter(|grant| {
-            realm == config.realm.as_bytes() && attributes.verify(&grant.key)
-        });
+        let grant = self
+            .grant(request, attributes, username)
+            .filter(|grant| realm == config.realm.as_bytes() && attributes.verify(&grant.key));
         let Some(grant) = grant else {
             self.challenge(request, egress, ErrorCode::Unauthenticated);
             return None;
@@ -52,18 +55,19 @@ impl Server {
 
     /// The user behind a username. A live allocation keeps its user's key, so that a credential's expiry ends new
     /// refreshes and nothing else.
-    fn grant(&mut self, request: &Request<'_>, username: &[u8]) -> Option<Grant> {
+    fn grant(
+        &mut self,
+        request: &Request<'_>,
+        attributes: &Attributes<'_>,
+        username: &[u8],
+    ) -> Option<Grant> {
         let held = self.allocations.by_flow(&request.flow).map(|allocation| &allocation.grant);
         if let Some(held) = held.filter(|held| held.user.username.as_bytes() == username) {
-            let extends = request.message.method() == Some(Method::Refresh);
-            let usable = !extends || !held.user.expired(request.now) || self.is_deletion(request);
-            return usable.then(|| self.allocations.by_flow(&request.flow).map(|a| a.grant.clone())).flatten();
+            let extends =
+                request.message.method() == Some(Method::Refresh) && attributes.lifetime_s != Some(0);
+            return (!extends || !held.user.expired(request.now)).then(|| held.clone());
         }
         self.credentials.lookup(username, &self.config.realm, request.now).ok()
-    }
-
-    fn is_deletion(&self, request: &Request<'_>) -> bool {
-        Attributes::parse(&request.message).is_ok_and(|attributes| attributes.lifetime_s == Some(0))
     }
 
     /// The same 5-tuple with another username: 441 (RFC 8656 §7.2).

@@ -4,7 +4,6 @@
 //! budgeted per address, whatever the port; a valid nonce that comes back is that proof and fills the budget up
 //! again. The table never grows: addresses that share a place share its budget, under a keyed hash.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use ahash::RandomState;

@@ -109,10 +109,13 @@ impl Credentials {
     }
 
     fn time_limited(&self, username: &str) -> Result<(User, String), Refused> {
-        let (expiry, name) = username.split_once(':').map_or((username, None), |(expiry, name)| (expiry, Some(name)));
+        let (expiry, name) =
+            username.split_once(':').map_or((username, None), |(expiry, name)| (expiry, Some(name)));
         let expires_unix_s: u64 = expiry.parse().map_err(|_| Refused::Unknown)?;
         let (key_id, custom) = match name {
-            Some(name) => name.split_once(':').map_or((name, None), |(key_id, custom)| (key_id, Some(custom))),
+            Some(name) => {
+                name.split_once(':').map_or((name, None), |(key_id, custom)| (key_id, Some(custom)))
+            }
             None => ("", None),
         };
         let (secret, key_id, quota_name) = match (self.keys.get(key_id), &self.static_secret) {
@@ -131,7 +134,12 @@ impl Credentials {
 }
 
 fn static_user(username: &str) -> User {
-    User { username: username.to_owned(), key_id: None, quota_name: username.to_owned(), expires_unix_s: None }
+    User {
+        username: username.to_owned(),
+        key_id: None,
+        quota_name: username.to_owned(),
+        expires_unix_s: None,
+    }
 }
 
 /// The password that belongs to a time-limited username: base64(HMAC-SHA1(secret, username)).

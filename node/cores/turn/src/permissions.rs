@@ -25,10 +25,7 @@ impl Server {
             Some(_) if attributes.peer.is_none() => Err(ErrorCode::BadRequest),
             Some(id) => self.permit_all(request.now, id, attributes),
         };
-        match result {
-            Ok(()) => request.succeed(egress, &grant.key, |builder| builder),
-            Err(code) => self.refuse(request, egress, &grant.key, code),
-        }
+        self.answer(request, egress, grant, result);
     }
 
     pub(crate) fn handle_channel_bind(
@@ -45,13 +42,28 @@ impl Server {
                 _ => Err(ErrorCode::BadRequest),
             },
         };
+        self.answer(request, egress, grant, result);
+    }
+
+    fn answer(
+        &mut self,
+        request: &Request<'_>,
+        egress: &mut Egress,
+        grant: &Grant,
+        result: Result<(), ErrorCode>,
+    ) {
         match result {
             Ok(()) => request.succeed(egress, &grant.key, |builder| builder),
             Err(code) => self.refuse(request, egress, &grant.key, code),
         }
     }
 
-    fn permit_all(&mut self, now: Now, id: AllocationId, attributes: &Attributes<'_>) -> Result<(), ErrorCode> {
+    fn permit_all(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        attributes: &Attributes<'_>,
+    ) -> Result<(), ErrorCode> {
         let most = self.config.limits.permissions_max;
         let mut permitted: Vec<PermittedIp> = Vec::new();
         for peer in attributes.peers() {
@@ -66,7 +78,13 @@ impl Server {
         self.install(now, id, &permitted)
     }
 
-    fn bind_channel(&mut self, now: Now, id: AllocationId, channel: ChannelNumber, peer: SocketAddr) -> Result<(), ErrorCode> {
+    fn bind_channel(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        channel: ChannelNumber,
+        peer: SocketAddr,
+    ) -> Result<(), ErrorCode> {
         let ip = self.permit(id, peer)?;
         let channels_max = self.config.limits.channels_max;
         let allocation = self.allocations.by_id(id).ok_or(ErrorCode::AllocationMismatch)?;

@@ -80,7 +80,9 @@ impl PeerPolicy {
         allow: Vec<IpNet>,
         deny: Vec<IpNet>,
     ) -> Result<Self, NeverPermitted> {
-        let is_never = |net: &&IpNet| NEVER.iter().any(|never| never.holds(net.network()) && never.holds(net.broadcast()));
+        let is_never = |net: &&IpNet| {
+            NEVER.iter().any(|never| never.holds(net.network()) && never.holds(net.broadcast()))
+        };
         if let Some(net) = allow.iter().find(is_never) {
             return Err(NeverPermitted(*net));
         }
@@ -119,7 +121,8 @@ impl PeerPolicy {
 pub fn canonical(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     let bits = u128::from(v6);
-    let low = |shift: u32| IpAddr::V4(Ipv4Addr::from(u32::try_from((bits >> shift) & 0xFFFF_FFFF).unwrap_or(0)));
+    let low =
+        |shift: u32| IpAddr::V4(Ipv4Addr::from(u32::try_from((bits >> shift) & 0xFFFF_FFFF).unwrap_or(0)));
     let mapped = bits >> 32 == 0xFFFF;
     // `::` and `::1` are the unspecified and the loopback address, not encodings.
     let compatible = bits >> 32 == 0 && bits > 1;
@@ -177,33 +180,33 @@ fn number(ip: IpAddr) -> u128 {
 
 /// Never a peer, whatever the configuration says (RFC 6890; CVE-2020-26262).
 const NEVER: &[Range] = &[
-    Range::v4(0, 0, 0, 0, 8),          // "this network", unspecified
-    Range::v4(127, 0, 0, 0, 8),        // loopback
-    Range::v4(169, 254, 0, 0, 16),     // link-local, cloud metadata
-    Range::v4(224, 0, 0, 0, 4),        // multicast
-    Range::v4(240, 0, 0, 0, 4),        // reserved and broadcast
-    Range::v6(0, 127),                 // unspecified and loopback
-    Range::v6(0xFE80 << 48, 10),       // link-local
-    Range::v6(0xFEC0 << 48, 10),       // site-local, deprecated
-    Range::v6(0xFF00 << 48, 8),        // multicast
+    Range::v4(0, 0, 0, 0, 8),      // "this network", unspecified
+    Range::v4(127, 0, 0, 0, 8),    // loopback
+    Range::v4(169, 254, 0, 0, 16), // link-local, cloud metadata
+    Range::v4(224, 0, 0, 0, 4),    // multicast
+    Range::v4(240, 0, 0, 0, 4),    // reserved and broadcast
+    Range::v6(0, 127),             // unspecified and loopback
+    Range::v6(0xFE80 << 48, 10),   // link-local
+    Range::v6(0xFEC0 << 48, 10),   // site-local, deprecated
+    Range::v6(0xFF00 << 48, 8),    // multicast
 ];
 
 /// Denied unless the operator allows them.
 const DENIED_BY_DEFAULT: &[Range] = &[
-    Range::v4(10, 0, 0, 0, 8),         // private (RFC 1918)
-    Range::v4(172, 16, 0, 0, 12),      // private
-    Range::v4(192, 168, 0, 0, 16),     // private
-    Range::v4(100, 64, 0, 0, 10),      // carrier NAT (RFC 6598)
-    Range::v4(192, 0, 0, 0, 24),       // IETF protocol assignments
-    Range::v4(192, 0, 2, 0, 24),       // documentation
-    Range::v4(198, 51, 100, 0, 24),    // documentation
-    Range::v4(203, 0, 113, 0, 24),     // documentation
-    Range::v4(192, 88, 99, 0, 24),     // 6to4 relay anycast, deprecated
-    Range::v4(198, 18, 0, 0, 15),      // benchmarking
-    Range::v6(0xFC00 << 48, 7),        // unique-local
-    Range::v6(0x2001_0DB8 << 32, 32),  // documentation
-    Range::v6(0x3FFF << 48, 20),       // documentation (RFC 9637)
-    Range::v6(0x0100 << 48, 64),       // discard-only
-    Range::v6(0x2001 << 48, 23),       // IETF protocol assignments, Teredo included
+    Range::v4(10, 0, 0, 0, 8),             // private (RFC 1918)
+    Range::v4(172, 16, 0, 0, 12),          // private
+    Range::v4(192, 168, 0, 0, 16),         // private
+    Range::v4(100, 64, 0, 0, 10),          // carrier NAT (RFC 6598)
+    Range::v4(192, 0, 0, 0, 24),           // IETF protocol assignments
+    Range::v4(192, 0, 2, 0, 24),           // documentation
+    Range::v4(198, 51, 100, 0, 24),        // documentation
+    Range::v4(203, 0, 113, 0, 24),         // documentation
+    Range::v4(192, 88, 99, 0, 24),         // 6to4 relay anycast, deprecated
+    Range::v4(198, 18, 0, 0, 15),          // benchmarking
+    Range::v6(0xFC00 << 48, 7),            // unique-local
+    Range::v6(0x2001_0DB8 << 32, 32),      // documentation
+    Range::v6(0x3FFF << 48, 20),           // documentation (RFC 9637)
+    Range::v6(0x0100 << 48, 64),           // discard-only
+    Range::v6(0x2001 << 48, 23),           // IETF protocol assignments, Teredo included
     Range::v6(0x0064_FF9B_0001 << 16, 48), // local-use NAT64 (RFC 8215)
 ];

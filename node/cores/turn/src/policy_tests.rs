@@ -25,16 +25,38 @@ fn encodings(v4: Ipv4Addr) -> Vec<Ipv6Addr> {
 #[test]
 fn special_addresses_are_denied_in_every_encoding() {
     let policy = policy(&[], &[]);
-    for text in ["0.0.0.0", "127.0.0.1", "169.254.169.254", "10.0.0.1", "172.31.255.255", "192.168.1.1", "224.0.0.1",
-        "255.255.255.255", "100.64.0.1", "192.0.2.200", "192.0.2.9", "198.18.0.1", "240.0.0.1"]
-    {
+    for text in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.169.254",
+        "10.0.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "100.64.0.1",
+        "192.0.2.200",
+        "192.0.2.9",
+        "198.18.0.1",
+        "240.0.0.1",
+    ] {
         let v4: Ipv4Addr = text.parse().unwrap();
         assert_eq!(policy.permit(v4.into()), Err(Denied), "{text}");
         for v6 in encodings(v4) {
             assert_eq!(policy.permit(v6.into()), Err(Denied), "{text} as {v6}");
         }
     }
-    for text in ["::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1", "2001:db8::2", "fec0::1", "2001::1", "64:ff9b:1::1"] {
+    for text in [
+        "::",
+        "::1",
+        "fe80::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "2001:db8::2",
+        "fec0::1",
+        "2001::1",
+        "64:ff9b:1::1",
+    ] {
         assert_eq!(policy.permit(text.parse().unwrap()), Err(Denied), "{text}");
     }
 }
@@ -62,7 +84,16 @@ fn the_operator_opens_private_ranges_but_never_loopback_or_own_addresses() {
     let open = policy(&["10.0.0.0/8", "0.0.0.0/0", "::/0"], &["10.9.0.0/16"]);
     assert!(open.permit("10.1.2.3".parse().unwrap()).is_ok());
     assert!(open.permit("192.168.0.1".parse().unwrap()).is_ok());
-    for text in ["10.9.1.1", "::ffff:10.9.1.1", "127.0.0.1", "::1", "169.254.169.254", "192.0.2.9", "fe80::1", "0.0.0.0"] {
+    for text in [
+        "10.9.1.1",
+        "::ffff:10.9.1.1",
+        "127.0.0.1",
+        "::1",
+        "169.254.169.254",
+        "192.0.2.9",
+        "fe80::1",
+        "0.0.0.0",
+    ] {
         assert_eq!(open.permit(text.parse().unwrap()), Err(Denied), "{text}");
     }
 }

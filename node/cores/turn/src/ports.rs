@@ -131,7 +131,8 @@ impl PortTable {
         let Some(address) = self.address(at.ip()) else { return PortOwner::Nobody };
         match address.block.owner(at.port()) {
             Some(node) if node == self.node => {
-                let holder = address.holders.get(usize::from(at.port())).map_or(FREE, |h| h.load(Ordering::Acquire));
+                let holder =
+                    address.holders.get(usize::from(at.port())).map_or(FREE, |h| h.load(Ordering::Acquire));
                 holder.checked_sub(1).map_or(PortOwner::Nobody, PortOwner::Shard)
             }
             Some(node) => PortOwner::Node(node),
@@ -142,7 +143,8 @@ impl PortTable {
     /// Ports in use, of ports that there are.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
-        let held = |address: &Address| address.holders.iter().filter(|h| h.load(Ordering::Relaxed) != FREE).count();
+        let held =
+            |address: &Address| address.holders.iter().filter(|h| h.load(Ordering::Relaxed) != FREE).count();
         let total = |address: &Address| address.usable.len();
         (self.addresses.iter().map(held).sum(), self.addresses.iter().map(total).sum())
     }
@@ -151,7 +153,13 @@ impl PortTable {
         self.addresses.iter().find(|address| address.block.ip == ip)
     }
 
-    fn take(self: &Arc<Self>, address: &Address, index: usize, shard: u8, parity: Parity) -> Option<PortLease> {
+    fn take(
+        self: &Arc<Self>,
+        address: &Address,
+        index: usize,
+        shard: u8,
+        parity: Parity,
+    ) -> Option<PortLease> {
         let port = *address.usable.get(index)?;
         if parity == Parity::Even && !port.is_multiple_of(2) {
             return None;
@@ -181,7 +189,8 @@ impl PortLease {
     }
 
     fn store(&self, value: u8) {
-        let holder = self.table.address(self.at.ip()).and_then(|a| a.holders.get(usize::from(self.at.port())));
+        let holder =
+            self.table.address(self.at.ip()).and_then(|a| a.holders.get(usize::from(self.at.port())));
         if let Some(holder) = holder {
             holder.store(value, Ordering::Release);
         }

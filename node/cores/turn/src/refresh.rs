@@ -1,7 +1,7 @@
 //! Refresh (RFC 8656 §8): lengthens, shortens or ends an allocation, or one family of it.
 
-use trunkline_wire::stun::{Attributes, ErrorCode, attribute};
 use trunkline_wire::Egress;
+use trunkline_wire::stun::{Attributes, ErrorCode, attribute};
 
 use crate::config::LIFETIME_S_DEFAULT;
 use crate::credentials::Grant;

@@ -55,7 +55,8 @@ impl Server {
             Err(AttributesError::BadFingerprint) => return self.drop_packet(DropReason::BadFingerprint),
             Err(AttributesError::BadValue(_)) => return self.drop_packet(DropReason::BadIndication),
         };
-        let (Some(peer), Some((offset, data)), []) = (attributes.peer, attributes.data, attributes.unknown()) else {
+        let (Some(peer), Some((offset, data)), []) = (attributes.peer, attributes.data, attributes.unknown())
+        else {
             return self.drop_packet(DropReason::BadIndication);
         };
         let Some(allocation) = self.allocations.by_flow(flow) else {
@@ -113,7 +114,14 @@ impl Server {
     }
 
     /// Takes a datagram that a peer sent to an allocation's relay socket.
-    pub fn handle_peer(&mut self, now: Now, id: AllocationId, peer: SocketAddr, body: Body, egress: &mut Egress) {
+    pub fn handle_peer(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        peer: SocketAddr,
+        body: Body,
+        egress: &mut Egress,
+    ) {
         match self.allocations.by_id(id) {
             Some(_) => self.relay_to_client(now, id, peer, body, egress),
             None => self.drop_packet(DropReason::Gone),
@@ -123,14 +131,28 @@ impl Server {
     /// Takes a datagram for the relay address `relayed` that did not come through its socket: from an allocation of
     /// this shard, of another one, or of another server. It is delivered to the client or dropped, never sent on,
     /// so nothing can go round in circles (threat 7).
-    pub fn handle_relayed(&mut self, now: Now, relayed: SocketAddr, peer: SocketAddr, body: Body, egress: &mut Egress) {
+    pub fn handle_relayed(
+        &mut self,
+        now: Now,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+        body: Body,
+        egress: &mut Egress,
+    ) {
         match self.allocations.by_relayed(relayed).map(|allocation| allocation.id) {
             Some(id) => self.relay_to_client(now, id, peer, body, egress),
             None => self.drop_packet(DropReason::NoSuchRelay),
         }
     }
 
-    fn relay_to_client(&mut self, now: Now, id: AllocationId, peer: SocketAddr, body: Body, egress: &mut Egress) {
+    fn relay_to_client(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        peer: SocketAddr,
+        body: Body,
+        egress: &mut Egress,
+    ) {
         let limits = self.config.limits.policer;
         let transaction_source = &mut self.entropy;
         let Some(allocation) = self.allocations.by_id(id) else { return };
@@ -141,9 +163,9 @@ impl Server {
             return self.drop_packet(DropReason::RateLimit);
         }
         let framed = match allocation.channel_of(now, peer) {
-            Some(channel) => u16::try_from(body.len())
-                .ok()
-                .map(|length| (Head::new(&ChannelData::header(channel, length)), channel_padding(allocation, body))),
+            Some(channel) => u16::try_from(body.len()).ok().map(|length| {
+                (Head::new(&ChannelData::header(channel, length)), channel_padding(allocation, body))
+            }),
             None => DataIndicationHead::compose(peer, body.len(), transaction_source.transaction())
                 .map(|head| (head, padding(body.len()))),
         };

@@ -20,7 +20,12 @@ pub(crate) struct Request<'a> {
 const HEADER_BYTES: usize = 28;
 
 impl<'a> Request<'a> {
-    pub fn new(now: Now, flow: ClientFlow, message: Message<'a>, attributes: Option<&Attributes<'_>>) -> Self {
+    pub fn new(
+        now: Now,
+        flow: ClientFlow,
+        message: Message<'a>,
+        attributes: Option<&Attributes<'_>>,
+    ) -> Self {
         Self { now, flow, message, fingerprint: attributes.is_some_and(|attributes| attributes.fingerprint) }
     }
 
@@ -58,10 +63,19 @@ impl Server {
     }
 
     /// 420 with the list of what is not understood (RFC 8489 §6.3.1), signed where the request was.
-    pub(crate) fn refuse_unknown(&mut self, request: &Request<'_>, egress: &mut Egress, key: Option<&Key>, unknown: &[u16]) {
+    pub(crate) fn refuse_unknown(
+        &mut self,
+        request: &Request<'_>,
+        egress: &mut Egress,
+        key: Option<&Key>,
+        unknown: &[u16],
+    ) {
         let code = ErrorCode::UnknownAttribute;
         let compose = |out: &mut Vec<u8>| {
-            let builder = request.builder(out, Class::Error).error_code(code, code.reason()).unknown_attributes(unknown);
+            let builder = request
+                .builder(out, Class::Error)
+                .error_code(code, code.reason())
+                .unknown_attributes(unknown);
             request.finish(builder, key);
         };
         if key.is_some() {
@@ -87,7 +101,11 @@ impl Server {
         let nonce = Nonce::seal(&config.keyring, config.node, request.flow.remote, request.now);
         self.answer_unproven(request, egress, Some(code), |out| {
             let realm_bytes = config.realm.len().next_multiple_of(4).saturating_add(4);
-            let reason = reason_within(request, code, realm_bytes.saturating_add(4).saturating_add(nonce.as_bytes().len()));
+            let reason = reason_within(
+                request,
+                code,
+                realm_bytes.saturating_add(4).saturating_add(nonce.as_bytes().len()),
+            );
             let builder = request
                 .builder(out, Class::Error)
                 .error_code(code, reason)

@@ -77,10 +77,16 @@ const STALE_TIMERS_MAX: usize = 8_192;
 impl Server {
     /// A server without allocations.
     #[must_use]
-    pub fn new(config: Arc<Config>, shared: Arc<Shared>, credentials: Arc<Credentials>, shard: ShardConfig) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        credentials: Arc<Credentials>,
+        shard: ShardConfig,
+    ) -> Self {
         // Tables are keyed from a stream of their own: what their timing may tell says nothing about ports.
         let mut keys = Entropy::new(shard.seed.first_chunk().copied().unwrap_or_default());
-        let hash = RandomState::with_seeds(keys.next_u64(), keys.next_u64(), keys.next_u64(), keys.next_u64());
+        let hash =
+            RandomState::with_seeds(keys.next_u64(), keys.next_u64(), keys.next_u64(), keys.next_u64());
         let entropy = Entropy::new(shard.seed.last_chunk().copied().unwrap_or_default());
         Self {
             budget: Budget::new(config.limits.unauthenticated, hash.clone()),
@@ -130,8 +136,12 @@ impl Server {
     ) {
         // Only requests are answered, so two servers can never talk to each other for ever (threat 8).
         match (message.class(), message.method()) {
-            (Class::Request, Some(Method::Send | Method::Data) | None) => self.drop_packet(DropReason::UnknownMethod),
-            (Class::Request, Some(method)) => self.handle_request(now, flow, message, method, sockets, egress),
+            (Class::Request, Some(Method::Send | Method::Data) | None) => {
+                self.drop_packet(DropReason::UnknownMethod)
+            }
+            (Class::Request, Some(method)) => {
+                self.handle_request(now, flow, message, method, sockets, egress)
+            }
             (Class::Indication, Some(Method::Send)) => self.handle_send(now, &flow, &message, body, egress),
             // A keep-alive (RFC 8445 §11) wants no answer.
             (Class::Indication, Some(Method::Binding)) => {}
@@ -193,7 +203,8 @@ impl Server {
     }
 
     fn wake(&mut self, now: Now, at_ns: u64, id: AllocationId, sockets: &mut dyn RelaySockets) {
-        let Some(allocation) = self.allocations.by_id(id).filter(|allocation| allocation.wake_ns == at_ns) else {
+        let Some(allocation) = self.allocations.by_id(id).filter(|allocation| allocation.wake_ns == at_ns)
+        else {
             return;
         };
         if now.reached(allocation.expires_ns()) {
@@ -224,8 +235,12 @@ impl Server {
     /// Replaces what credentials are good; allocations of revoked users and deleted keys end now.
     pub fn update_credentials(&mut self, credentials: Arc<Credentials>, sockets: &mut dyn RelaySockets) {
         self.credentials = credentials;
-        let ended: Vec<_> =
-            self.allocations.iter().filter(|a| self.is_revoked(&a.grant.user)).map(|allocation| allocation.id).collect();
+        let ended: Vec<_> = self
+            .allocations
+            .iter()
+            .filter(|a| self.is_revoked(&a.grant.user))
+            .map(|allocation| allocation.id)
+            .collect();
         for id in ended {
             self.close(id, CloseReason::Revoked, sockets);
         }
@@ -302,7 +317,12 @@ impl Server {
     }
 
     /// Ends one family of an allocation of both whose lifetime is over.
-    pub(crate) fn close_expired_relays(&mut self, now: Now, id: AllocationId, sockets: &mut dyn RelaySockets) {
+    pub(crate) fn close_expired_relays(
+        &mut self,
+        now: Now,
+        id: AllocationId,
+        sockets: &mut dyn RelaySockets,
+    ) {
         for relay in self.allocations.remove_expired_relays(now, id).into_iter().flatten() {
             sockets.close(relay.socket);
         }

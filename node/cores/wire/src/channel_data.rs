@@ -41,7 +41,8 @@ impl ChannelData {
         let (&[a, b, c, d], rest) = message.split_first_chunk::<HEADER_BYTES>()?;
         let channel = ChannelNumber::new(u16::from_be_bytes([a, b]))?;
         let length = usize::from(u16::from_be_bytes([c, d]));
-        (length <= rest.len()).then(|| Self { channel, data: HEADER_BYTES..HEADER_BYTES.saturating_add(length) })
+        (length <= rest.len())
+            .then(|| Self { channel, data: HEADER_BYTES..HEADER_BYTES.saturating_add(length) })
     }
 
     /// The header that precedes `length` bytes of application data.

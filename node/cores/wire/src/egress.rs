@@ -84,7 +84,8 @@ impl Body {
     /// The part of this body at `range`, counted from its start and kept inside it.
     #[must_use]
     pub fn part(self, range: Range<usize>) -> Self {
-        let offset = |by: usize| self.start.saturating_add(u32::try_from(by).unwrap_or(u32::MAX)).min(self.end);
+        let offset =
+            |by: usize| self.start.saturating_add(u32::try_from(by).unwrap_or(u32::MAX)).min(self.end);
         Self { slot: self.slot, start: offset(range.start), end: offset(range.end) }
     }
 

@@ -45,7 +45,11 @@ pub fn next_frame(stream: &[u8]) -> Frame {
         }
         _ => return Frame::Invalid,
     };
-    if stream.len() < consumed { Frame::Incomplete { needed: consumed } } else { Frame::Complete { message, consumed } }
+    if stream.len() < consumed {
+        Frame::Incomplete { needed: consumed }
+    } else {
+        Frame::Complete { message, consumed }
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ pub struct Datagram {
 pub fn open(keyring: &Keyring, bytes: &[u8]) -> Option<(NodeId, Datagram)> {
     let (header, inner) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let [version, protocol, flag, key, n0, n1, n2, n3, tag @ ..] = *header;
-    let is_ours = version == HEADER_WORDS && flag == PRIVATE_FLAG && matches!(protocol, PROTOCOL_IPV4 | PROTOCOL_IPV6);
+    let is_ours =
+        version == HEADER_WORDS && flag == PRIVATE_FLAG && matches!(protocol, PROTOCOL_IPV4 | PROTOCOL_IPV6);
     let landing = [n0, n1, n2, n3];
     if !is_ours || !keyring.open_mac(key, Purpose::Encapsulation, &[&[protocol], &landing, inner], &tag) {
         return None;
@@ -71,10 +72,13 @@ pub fn seal(
         return false;
     };
     let landing @ [n0, n1, n2, n3] = landing.to_bytes();
-    let Some((header, inner)) = out.get_mut(start..).and_then(|new| new.split_first_chunk_mut::<HEADER_BYTES>()) else {
+    let Some((header, inner)) =
+        out.get_mut(start..).and_then(|new| new.split_first_chunk_mut::<HEADER_BYTES>())
+    else {
         return false;
     };
-    let (key, [m0, m1, m2, m3, m4, m5, m6, m7]) = keyring.seal_mac(Purpose::Encapsulation, &[&[protocol], &landing, inner]);
+    let (key, [m0, m1, m2, m3, m4, m5, m6, m7]) =
+        keyring.seal_mac(Purpose::Encapsulation, &[&[protocol], &landing, inner]);
     *header = [HEADER_WORDS, protocol, PRIVATE_FLAG, key, n0, n1, n2, n3, m0, m1, m2, m3, m4, m5, m6, m7];
     true
 }

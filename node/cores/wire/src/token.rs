@@ -124,7 +124,13 @@ impl Nonce {
     /// The server that made `nonce`, if a server of this fleet made it for `client` no longer than `lifetime_s`
     /// ago. `None`: the client gets a 438 with a fresh one.
     #[must_use]
-    pub fn open(keyring: &Keyring, nonce: &[u8], client: SocketAddr, now: Now, lifetime_s: u64) -> Option<NodeId> {
+    pub fn open(
+        keyring: &Keyring,
+        nonce: &[u8],
+        client: SocketAddr,
+        now: Now,
+        lifetime_s: u64,
+    ) -> Option<NodeId> {
         let mut sealed = [0; NONCE_BYTES];
         if nonce.len() != NONCE_CHARS || URL_SAFE_NO_PAD.decode_slice(nonce, &mut sealed) != Ok(NONCE_BYTES) {
             return None;
@@ -179,7 +185,8 @@ impl ReservationToken {
     /// The attribute's value.
     #[must_use]
     pub fn seal(self, keyring: &Keyring) -> [u8; 8] {
-        let (_, [m0, m1, ..]) = keyring.seal_mac(Purpose::Reservation, &[&self.node.to_bytes(), &self.port.to_be_bytes()]);
+        let (_, [m0, m1, ..]) =
+            keyring.seal_mac(Purpose::Reservation, &[&self.node.to_bytes(), &self.port.to_be_bytes()]);
         let [n0, n1, n2, n3] = self.node.to_bytes();
         let [p0, p1] = self.port.to_be_bytes();
         [n0, n1, n2, n3, p0, p1, m0, m1]
@@ -255,7 +262,8 @@ mod tests {
     #[test]
     fn a_replaced_key_still_opens_what_it_sealed() {
         let nonce = Nonce::seal(&keyring(1), NODE, client(), NOW);
-        let rotated = Keyring::new(FleetKey { id: 2, secret: [2; 16] }, vec![FleetKey { id: 1, secret: [1; 16] }]);
+        let rotated =
+            Keyring::new(FleetKey { id: 2, secret: [2; 16] }, vec![FleetKey { id: 1, secret: [1; 16] }]);
         assert_eq!(Nonce::open(&rotated, nonce.as_bytes(), client(), NOW, 3600), Some(NODE));
     }
 

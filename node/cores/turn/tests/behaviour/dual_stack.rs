@@ -105,6 +105,8 @@ fn deleting_one_family_leaves_the_other_with_its_permissions_and_channels() {
     assert_eq!((world.server.allocation_count(), world.ports_held()), (1, 1));
     assert!(world.sockets.open.values().all(|(open, _)| *open == v6));
     assert_ne!(v4, v6);
+    let summary = world.server.summaries(world.now).remove(0);
+    assert_eq!((summary.relays, summary.permissions, summary.channels), (vec![v6], 1, 1));
 
     assert_eq!(alice.send_on(&mut world, 0x4000, b"x"), None);
     assert_eq!(alice.send_to(&mut world, at(PEER), b"x"), None);
@@ -115,6 +117,23 @@ fn deleting_one_family_leaves_the_other_with_its_permissions_and_channels() {
     assert_eq!(world.drops(DropReason::PeerDenied), 0);
 
     assert_eq!(alice.ask(&mut world, Draft::refresh(0).family(2)).code(), 0);
+    assert_eq!((world.server.allocation_count(), world.ports_held()), (0, 0));
+}
+
+#[test]
+fn a_family_ends_when_its_lifetime_does_whatever_else_is_due() {
+    let mut world = World::new();
+    let mut alice = Client::alice();
+    assert_eq!(alice.ask(&mut world, Draft::allocate().additional_family(2)).relayed().len(), 2);
+    assert_eq!(alice.ask(&mut world, Draft::refresh(1_000).family(1)).code(), 0);
+    assert_eq!(alice.ask(&mut world, Draft::refresh(3_600).family(2)).code(), 0);
+    world.advance(999);
+    assert_eq!(world.ports_held(), 2);
+    world.advance(1);
+    assert_eq!(world.ports_held(), 1);
+    world.advance(2_599);
+    assert_eq!(world.ports_held(), 1);
+    world.advance(1);
     assert_eq!((world.server.allocation_count(), world.ports_held()), (0, 0));
 }
 

@@ -1,8 +1,8 @@
 //! Quotas, caps and policers: what one user, address or allocation may take.
 
-use trunkline_turn::Limits;
 use trunkline_turn::policer::{PolicerLimits, Rate};
 use trunkline_turn::quota::Quotas;
+use trunkline_turn::{Event, Limits};
 use trunkline_wire::DropReason;
 use trunkline_wire::now::NS_PER_S;
 
@@ -168,6 +168,21 @@ fn each_direction_of_an_allocation_is_policed_by_itself_in_packets_and_bytes() {
         world.advance(1);
         assert!(alice.send_to(&mut world, at(PEER), &data).is_some());
     }
+}
+
+#[test]
+fn events_that_nobody_fetches_are_bounded_and_the_newest_stay() {
+    let mut world = World::new();
+    let mut alice = Client::alice();
+    for _ in 0..2_000 {
+        alice.allocate(&mut world);
+        assert_eq!(alice.ask(&mut world, Draft::refresh(0)).code(), 0);
+    }
+    alice.allocate(&mut world);
+    let id = world.server.summaries(world.now)[0].id;
+    let events: Vec<_> = std::iter::from_fn(|| world.server.poll_event()).collect();
+    assert_eq!(events.len(), 1_024);
+    assert!(matches!(events.last(), Some(Event::Opened { id: opened, .. }) if *opened == id));
 }
 
 #[test]

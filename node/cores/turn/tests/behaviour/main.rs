@@ -11,6 +11,7 @@ mod framing;
 mod limits;
 mod loops;
 mod permissions;
+mod policy;
 mod ports;
 mod reflection;
 mod refresh;

@@ -171,7 +171,11 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    fn take_fingerprint(&mut self, message: &Message<'a>, raw: &RawAttribute<'a>) -> Result<(), AttributesError> {
+    fn take_fingerprint(
+        &mut self,
+        message: &Message<'a>,
+        raw: &RawAttribute<'a>,
+    ) -> Result<(), AttributesError> {
         let expected = fingerprint(message.bytes(), raw.offset);
         let is_last = raw.offset.saturating_add(8) == message.bytes().len();
         let found = raw.value.try_into().ok().map(u32::from_be_bytes);

@@ -22,7 +22,12 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Builder::new`], for a method that is not in the table.
-    pub fn with_method_number(out: &'a mut Vec<u8>, class: Class, method: u16, transaction: TransactionId) -> Self {
+    pub fn with_method_number(
+        out: &'a mut Vec<u8>,
+        class: Class,
+        method: u16,
+        transaction: TransactionId,
+    ) -> Self {
         let start = out.len();
         out.extend_from_slice(&type_field(class, method).to_be_bytes());
         out.extend_from_slice(&[0, 0]);

@@ -230,7 +230,10 @@ mod tests {
         assert_eq!(Message::parse(&message(0, &[0, 0, 0, 0])).unwrap_err(), Malformed::WrongLength);
         assert_eq!(Message::parse(&message(3, &[0, 0, 0])).unwrap_err(), Malformed::WrongLength);
         assert_eq!(Message::parse(&message(4, &[0, 6, 0, 1])).unwrap_err(), Malformed::AttributeOverrun);
-        assert_eq!(Message::parse(&message(8, &[0, 6, 0xFF, 0xFF, 0, 0, 0, 0])).unwrap_err(), Malformed::AttributeOverrun);
+        assert_eq!(
+            Message::parse(&message(8, &[0, 6, 0xFF, 0xFF, 0, 0, 0, 0])).unwrap_err(),
+            Malformed::AttributeOverrun
+        );
         let mut old = message(0, &[]);
         old[4] = 0;
         assert_eq!(Message::parse(&old).unwrap_err(), Malformed::NotStun);

@@ -183,8 +183,12 @@ impl EventLoop {
             }
             let has_allocation = self.shard.turn.has_allocation(&flow);
             if let Some(stream) = self.streams.find(id) {
-                stream.keep(self.state.slots.slot(slot).get(consumed..filled.bytes).unwrap_or_default());
                 stream.authenticated |= has_allocation;
+                let partial = self.state.slots.slot(slot).get(consumed..filled.bytes).unwrap_or_default();
+                if stream.keep(partial).is_err() {
+                    self.shard.turn.drop_packet(DropReason::Truncated);
+                    return self.close_stream(id);
+                }
             }
             // A TLS handshake has something to say without any frame.
             self.streams.dirty.push(id);

@@ -18,6 +18,7 @@ mod token;
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -40,6 +41,9 @@ use sys::Epoll;
 
 /// Asked for on sockets that many flows share: 20 ms of a 1.6 Gbit/s burst.
 const UDP_BUFFER_BYTES: libc::c_int = 4 * 1024 * 1024;
+
+/// EX_SOFTWARE of sysexits.h.
+const EXIT_SHARD_LOST: i32 = 70;
 
 /// Where clients reach us.
 pub struct Listen {
@@ -163,9 +167,14 @@ impl Shards {
         let shard = Shard::new(turn, Arc::clone(&config), shared, seat.index);
         let tls_config = Arc::clone(&start.listen.tls_config);
         let body = move || {
-            if let Err(error) = run(shard, &config, tls_config, seat) {
-                tracing::error!(%error, "a shard ended");
+            let ended = panic::catch_unwind(AssertUnwindSafe(|| run(shard, &config, tls_config, seat)));
+            match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::error!(%error, "a shard failed: the node ends"),
+                Err(_) => tracing::error!("a shard panicked: the node ends"),
             }
+            // Without one of its shards a node looks healthy and leaves its clients alone: better started again.
+            std::process::exit(EXIT_SHARD_LOST);
         };
         let thread = thread::Builder::new().name("shard".into()).spawn(body)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -191,7 +200,7 @@ impl Shards {
     pub fn join(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // A shard that panicked has said so.
+            // One that failed has ended the process.
             drop(thread.join());
         }
     }

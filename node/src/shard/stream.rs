@@ -13,6 +13,10 @@ use super::sys::Interest;
 /// dropped, as a full router would.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of an unfinished frame that are kept for a client without an allocation. An Allocate with the longest
+/// USERNAME, REALM and NONCE (RFC 8489 §14) has 2,200.
+const STRANGER_FRAME_BYTES_MAX: usize = 4_096;
+
 /// A client's connection.
 pub struct Stream {
     /// Its id.
@@ -45,6 +49,10 @@ pub struct Filled {
     /// There is more that no readiness event will tell of: read again.
     pub more: bool,
 }
+
+/// A stranger's frame is larger than any request.
+#[derive(Debug)]
+pub struct FrameTooLarge;
 
 /// The client reads too slowly.
 #[derive(Debug)]
@@ -88,9 +96,13 @@ impl Stream {
         Ok(Filled { bytes: kept + read, ended, more })
     }
 
-    /// Keeps the front of a frame for the next [`Stream::read`].
-    pub fn keep(&mut self, partial: &[u8]) {
+    /// Keeps the front of a frame for the next [`Stream::read`]; of a stranger's, no more than a request has.
+    pub fn keep(&mut self, partial: &[u8]) -> Result<(), FrameTooLarge> {
+        if !self.authenticated && partial.len() > STRANGER_FRAME_BYTES_MAX {
+            return Err(FrameTooLarge);
+        }
         self.partial.extend_from_slice(partial);
+        Ok(())
     }
 
     /// Queues one message. All of it or nothing: a cut message would garble everything behind it.
@@ -98,6 +110,9 @@ impl Stream {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
         if self.output.len() - self.sent + length > OUTPUT_BYTES_MAX {
             return Err(QueueFull);
+        }
+        if self.sent > self.output.len() - self.sent {
+            self.forget_sent();
         }
         for piece in pieces {
             self.output.extend_from_slice(piece);
@@ -142,10 +157,7 @@ impl Stream {
                 }
                 None => match self.socket.write(waiting) {
                     Ok(written) => written,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        self.forget_sent();
-                        return Ok(Interest::ReadWrite);
-                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Interest::ReadWrite),
                     Err(error) => return Err(error),
                 },
             };
@@ -153,7 +165,8 @@ impl Stream {
         }
     }
 
-    /// Moves what still waits to the front, so that the buffer does not grow while the client reads slowly.
+    /// Moves what still waits to the front, so that the buffer does not grow while the client reads slowly. Done when
+    /// more has been sent than waits, it moves each byte once at most.
     fn forget_sent(&mut self) {
         self.output.drain(..self.sent.min(self.output.len()));
         self.sent = 0;

@@ -19,8 +19,8 @@ use crate::bytes::Bytes;
 use operation::Operation;
 use trial::Trial;
 
-/// Longest run; a fuzzer's input of 4 KiB can hold more operations.
-const OPERATIONS_MAX: usize = 400;
+/// Longest run; a fuzzer's input of 2 KiB can hold more operations.
+const OPERATIONS_MAX: usize = 200;
 
 /// Whether there is an IPv6 relay address, then operations.
 pub fn run(input: &[u8]) {

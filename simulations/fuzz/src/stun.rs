@@ -6,7 +6,9 @@ use trunkline_wire::Kind;
 use trunkline_wire::stun::{Attributes, AttributesError, EvenPort, Key, Message, attribute};
 
 use crate::bytes::Bytes;
-use crate::naive::{Raw, append_fingerprint, append_integrity, attributes_of, crc32, hmac, set_length};
+use crate::naive::{
+    Raw, append_attribute, append_fingerprint, append_integrity, attributes_of, crc32, hmac, set_length,
+};
 
 /// The key that the target signs messages with.
 const KEY: &[u8] = b"fuzzing";
@@ -18,6 +20,10 @@ pub fn run(input: &[u8]) {
     let mut message = input.rest().to_vec();
     if repairs & 1 != 0 {
         repair_header(&mut message);
+    }
+    if repairs & 8 != 0 {
+        // Around the longest USERNAME there may be.
+        append_attribute(&mut message, attribute::USERNAME, &vec![b'u'; 500 + usize::from(repairs >> 4)]);
     }
     if repairs & 2 != 0 {
         append_integrity(&mut message, KEY);

@@ -35,9 +35,17 @@ pub fn per_second(pid: u32, duration: Duration) -> anyhow::Result<Rate> {
     })
 }
 
-/// Makes `count` allocations that stay, and returns by how many bytes each enlarged the server's resident memory; the
-/// calling thread must be in the client's namespace.
-pub fn resident_bytes_each(pid: u32, count: usize) -> anyhow::Result<f64> {
+/// Resident memory of a server without and with idle allocations.
+#[derive(Debug, Clone, Copy)]
+pub struct IdleMemory {
+    /// Bytes before the first allocation.
+    pub before: u64,
+    /// Bytes by which each allocation enlarged it.
+    pub each: f64,
+}
+
+/// Makes `count` allocations that stay, and weighs them; the calling thread must be in the client's namespace.
+pub fn idle_memory(pid: u32, count: usize) -> anyhow::Result<IdleMemory> {
     let before = resident_bytes(pid)?;
     let mut cycles = Cycles::new(Ending::Keep)?;
     cycles.start_all()?;
@@ -45,7 +53,7 @@ pub fn resident_bytes_each(pid: u32, count: usize) -> anyhow::Result<f64> {
     std::thread::sleep(MEMORY_SETTLES);
     ensure!(cycles.abandoned == 0, "{} Allocate requests were not answered", cycles.abandoned);
     let grown = resident_bytes(pid)?.saturating_sub(before);
-    Ok(grown as f64 / cycles.completed as f64)
+    Ok(IdleMemory { before, each: grown as f64 / cycles.completed as f64 })
 }
 
 /// What becomes of an allocation once it is made.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use plotters::prelude::*;
 use serde_json::{Value, json};
 
@@ -83,6 +83,7 @@ fn row_json(results: &Results, test: Test, metric: Metric) -> Value {
 /// Draws the advantage over coturn, one pair of bars per test, and writes it as SVG.
 pub fn plot(results: &Results, path: &Path) -> anyhow::Result<()> {
     let rows: Vec<(Test, Metric)> = results.rows().filter(|(_, metric)| is_headline(*metric)).collect();
+    ensure!(!rows.is_empty(), "there is nothing to draw in {}", path.display());
     let height = 120 + 46 * rows.len() as u32;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     let drawn = (|| -> Drawn {
@@ -155,6 +156,7 @@ fn is_headline(metric: Metric) -> bool {
         | Metric::LossPercent
         | Metric::InFlight
         | Metric::BusyPercent
+        | Metric::BytesBefore
         | Metric::Count => false,
     }
 }

@@ -101,6 +101,8 @@ pub enum Metric {
     InFlight,
     /// How busy the server's core was: near 100 means that it was the limit, and not the generator.
     BusyPercent,
+    /// Resident bytes of the server before the first allocation.
+    BytesBefore,
     /// How many allocations were made.
     Count,
 }
@@ -118,6 +120,7 @@ impl Metric {
             Self::LossPercent => "loss %",
             Self::InFlight => "in flight",
             Self::BusyPercent => "core busy %",
+            Self::BytesBefore => "bytes before",
             Self::Count => "allocations",
         }
     }
@@ -131,7 +134,7 @@ impl Metric {
             | Self::ResidentBytes
             | Self::P50Us
             | Self::P99Us => true,
-            Self::LossPercent | Self::InFlight | Self::BusyPercent | Self::Count => false,
+            Self::LossPercent | Self::InFlight | Self::BusyPercent | Self::BytesBefore | Self::Count => false,
         }
     }
 
@@ -143,7 +146,9 @@ impl Metric {
             Self::CoreUs | Self::ThreadsUs | Self::ResidentBytes | Self::P50Us | Self::P99Us => {
                 reference / value
             }
-            Self::LossPercent | Self::InFlight | Self::BusyPercent | Self::Count => return None,
+            Self::LossPercent | Self::InFlight | Self::BusyPercent | Self::BytesBefore | Self::Count => {
+                return None;
+            }
         };
         advantage.is_finite().then_some(advantage)
     }
@@ -151,7 +156,9 @@ impl Metric {
     /// The value with as many digits as it deserves.
     pub fn format(self, value: f64) -> String {
         match self {
-            Self::PerSecond | Self::ResidentBytes | Self::InFlight | Self::Count => thousands(value),
+            Self::PerSecond | Self::ResidentBytes | Self::InFlight | Self::BytesBefore | Self::Count => {
+                thousands(value)
+            }
             Self::CoreUs | Self::ThreadsUs | Self::LossPercent => format!("{value:.2}"),
             Self::P50Us | Self::P99Us | Self::BusyPercent => format!("{value:.1}"),
         }

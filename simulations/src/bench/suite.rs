@@ -167,8 +167,14 @@ fn measure(
         }
         Test::Memory => {
             let (pid, count) = (started.pid(), idle_allocations(plan, lab));
-            let bytes = lab.on_client(move || allocations::resident_bytes_each(pid, count))?;
-            bytes.map(|bytes| vec![(Metric::ResidentBytes, bytes), (Metric::Count, count as f64)])
+            let memory = lab.on_client(move || allocations::idle_memory(pid, count))?;
+            memory.map(|memory| {
+                vec![
+                    (Metric::ResidentBytes, memory.each),
+                    (Metric::BytesBefore, memory.before as f64),
+                    (Metric::Count, count as f64),
+                ]
+            })
         }
         Test::Latency => one_way(plan, lab, &started, latency_per_second),
     };

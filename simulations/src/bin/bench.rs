@@ -101,12 +101,12 @@ fn turn(options: &TurnOptions) -> anyhow::Result<()> {
     if let Some(path) = &options.plot {
         report::plot(&results, path)?;
     }
+    ensure!(failures.is_empty(), "not everything could be measured:\n{}", failures.join("\n"));
     if let Some(directory) = &options.publish {
         write(&directory.join("turn.json"), &json)?;
         report::plot(&results, &directory.join("turn.svg"))?;
         report::replace_between_markers(&directory.join("README.md"), &table)?;
     }
-    ensure!(failures.is_empty(), "not everything could be measured:\n{}", failures.join("\n"));
     Ok(())
 }
 

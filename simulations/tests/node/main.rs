@@ -14,6 +14,7 @@ mod random;
 mod shards;
 mod site;
 mod sizes;
+mod slow_readers;
 mod starting;
 mod streams;
 mod tls;
@@ -40,6 +41,7 @@ type Named = (&'static str, fn() -> Result<(), String>);
 fn trials() -> Vec<Named> {
     [
         streams::TRIALS,
+        slow_readers::TRIALS,
         mutations::TRIALS,
         certificates::TRIALS,
         credentials::TRIALS,

@@ -1,13 +1,12 @@
-//! TCP connections of clients that are slow, idle, chopped up or full of garbage: only they themselves suffer.
+//! TCP connections of clients that are idle, chopped up or full of garbage: only they themselves suffer.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use trunkline_simulations::turn_client::TRANSPORT_UDP;
 use trunkline_simulations::turn_client::message::{Class, Message, MessageBuilder, Method};
-use trunkline_simulations::turn_client::{Received, TRANSPORT_UDP};
 
 use crate::Named;
 use crate::site::{Carrier, Check, Family, PATIENCE, Site, TURN, expect_data, expect_datagram, on_site};
@@ -16,81 +15,10 @@ pub const TRIALS: &[Named] = &[
     ("three_thousand_dripping_connections_starve_nobody_and_are_closed", || {
         on_site(&["--threads", "2"], dripping)
     }),
-    ("a_client_that_stops_reading_bounds_only_its_own_queue", || {
-        on_site(&["--threads", "1", "--max-bandwidth", "0", "--max-packet-rate", "0"], slow_reader)
-    }),
+    ("large_frames_of_strangers_are_not_kept", || on_site(&["--threads", "1"], large_frames)),
     ("frames_cut_at_every_byte_are_understood", || on_site(&[], cut_frames)),
     ("garbage_closes_the_connection_and_no_other", || on_site(&[], garbage)),
 ];
-
-fn slow_reader(site: &mut Site) -> Check {
-    let (mut slow, at_slow) = site.allocated(Carrier::Tcp, Family::V4)?;
-    let (mut other, at_other) = site.allocated(Carrier::Udp, Family::V4)?;
-    let (flooding, flooding_address) = Family::V4.peer()?;
-    let (calm, calm_address) = Family::V4.peer()?;
-    slow.channel_bind(CHANNEL, flooding_address)?;
-    other.channel_bind(CHANNEL, calm_address)?;
-    // The first burst fills what is allocated once.
-    flood(&flooding, at_slow.relayed, 2_000_000)?;
-    site.wait_for_metric(QUEUE_FULL, 1)?;
-    let (full_before, resident_before) = (site.metric(QUEUE_FULL)?, site.node.resident_kib()?);
-
-    let flooded = AtomicBool::new(false);
-    let exchanged = std::thread::scope(|scope| {
-        let flooder = scope.spawn(|| {
-            let outcome = flood(&flooding, at_slow.relayed, 50_000_000);
-            flooded.store(true, Ordering::Relaxed);
-            outcome
-        });
-        let mut exchanged = 0_u32;
-        while !flooded.load(Ordering::Relaxed) {
-            let payload = exchanged.to_be_bytes();
-            other.send_channel(CHANNEL, &payload)?;
-            expect_datagram(&calm, at_other.relayed, &payload)
-                .with_context(|| format!("packet {exchanged}"))?;
-            calm.send_to(&payload, at_other.relayed)?;
-            let received = other.receive(PATIENCE).with_context(|| format!("packet {exchanged}"))?;
-            ensure!(
-                received == Received::Channel { channel: CHANNEL, data: payload.to_vec() },
-                "{received:?}"
-            );
-            exchanged += 1;
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        flooder.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-        Ok::<_, anyhow::Error>(exchanged)
-    })?;
-    site.wait_for_metric(QUEUE_FULL, full_before + 1)?;
-    let full = site.metric(QUEUE_FULL)? - full_before;
-    let grown = site.node.resident_kib()?.saturating_sub(resident_before);
-    println!("slow reader: {full} dropped, others exchanged {exchanged} without loss, resident +{grown} KiB");
-    ensure!(exchanged >= 20, "only {exchanged} exchanges beside the flood");
-    ensure!(grown < 3_072, "resident memory grew by {grown} KiB");
-
-    // What was queued is whole, and after it the connection is as good as new.
-    while let Ok(received) = slow.receive(Duration::from_millis(300)) {
-        ensure!(
-            received == Received::Channel { channel: CHANNEL, data: vec![0x5A; FLOOD_PAYLOAD] },
-            "garbled"
-        );
-    }
-    flooding.send_to(b"again", at_slow.relayed)?;
-    let received = slow.receive(PATIENCE)?;
-    ensure!(received == Received::Channel { channel: CHANNEL, data: b"again".to_vec() }, "{received:?}");
-    Ok(())
-}
-
-/// Pushes bytes at a relay, as fast as a fast peer would: 40 MB/s.
-fn flood(from: &UdpSocket, relayed: SocketAddr, bytes: usize) -> Check {
-    let payload = [0x5A; FLOOD_PAYLOAD];
-    for number in 0..bytes / FLOOD_PAYLOAD {
-        from.send_to(&payload, relayed)?;
-        if number % 32 == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    Ok(())
-}
 
 fn dripping(site: &mut Site) -> Check {
     raise_descriptor_limit();
@@ -135,6 +63,34 @@ fn dripping(site: &mut Site) -> Check {
     ensure!(began.elapsed() > Duration::from_secs(10), "they were closed after {:?}", began.elapsed());
     println!("dripping connections were closed {:?} after the first was opened", began.elapsed());
     crate::site::relays_both_ways(&mut old, at_old.relayed).context("a client older than all of them")
+}
+
+/// The front of the largest frame there is, on each of many connections, and never its end.
+fn large_frames(site: &mut Site) -> Check {
+    raise_descriptor_limit();
+    let (mut known, at_known) = site.allocated(Carrier::Tcp, Family::V4)?;
+    let resident_before = site.node.resident_kib()?;
+    let front = [&CHANNEL.to_be_bytes()[..], &u16::MAX.to_be_bytes(), &[0x5A; 60_000]].concat();
+    let mut connections = Vec::new();
+    for _ in 0..1_000 {
+        let mut connection = TcpStream::connect_timeout(&TURN, PATIENCE)?;
+        connection.set_write_timeout(Some(PATIENCE))?;
+        // It may be closed before all of it is there.
+        let _ = connection.write_all(&front);
+        connections.push(connection);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let grown = site.node.resident_kib()?.saturating_sub(resident_before);
+    println!("the fronts of 1,000 large frames: resident +{grown} KiB");
+    ensure!(grown < 16 * 1_024, "resident memory grew by {grown} KiB");
+    // Whoever has an allocation may send them.
+    let (peer, address) = Family::V4.peer()?;
+    known.channel_bind(CHANNEL, address)?;
+    known.send_channel(CHANNEL, &[0x5A; 60_000])?;
+    let mut buffer = vec![0; 65_536];
+    let (length, from) = peer.recv_from(&mut buffer)?;
+    ensure!((length, from) == (60_000, at_known.relayed), "{length} bytes from {from}");
+    Ok(())
 }
 
 fn is_closed(connection: &mut TcpStream) -> bool {
@@ -247,5 +203,3 @@ fn raise_descriptor_limit() {
 
 const CHANNEL: u16 = 0x4001;
 const CONNECTIONS: usize = 3_000;
-const FLOOD_PAYLOAD: usize = 1_200;
-const QUEUE_FULL: &str = "trunkline_turn_dropped_packets_total{reason=\"stream_queue_full\"}";

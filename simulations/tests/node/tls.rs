@@ -51,11 +51,13 @@ pub fn bridge(server: SocketAddr) -> anyhow::Result<SocketAddr> {
 
 fn pump(mut plain: TcpStream, mut secure: TlsStream) -> std::io::Result<()> {
     plain.set_nodelay(true)?;
-    plain.set_read_timeout(Some(TURN_ABOUT))?;
     secure.sock.set_read_timeout(Some(TURN_ABOUT))?;
     let mut buffer = vec![0; 65_536];
     loop {
-        match some(plain.read(&mut buffer))? {
+        plain.set_nonblocking(true)?;
+        let read = some(plain.read(&mut buffer))?;
+        plain.set_nonblocking(false)?;
+        match read {
             Some(0) => return Ok(()),
             Some(length) => secure.write_all(&buffer[..length])?,
             None => {}
@@ -117,5 +119,5 @@ impl ServerCertVerifier for AnyCertificate {
 }
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long each direction is listened to before it is the other's turn.
+/// How long the server is listened to before the client is looked at again.
 const TURN_ABOUT: Duration = Duration::from_millis(1);

@@ -28,10 +28,10 @@ pub(crate) const START_UNIX_S: u64 = 1_700_000_000;
 /// Small enough that a short run reaches each of them.
 pub(crate) const ALLOCATIONS_MAX: usize = 3;
 pub(crate) const PER_USER_MAX: usize = 2;
-pub(crate) const PERMISSIONS_MAX: usize = 3;
+pub(crate) const PERMISSIONS_MAX: usize = 4;
 pub(crate) const CHANNELS_MAX: usize = 3;
 /// One a second is given back.
-pub(crate) const NEW_PEERS_BURST: u64 = 5;
+pub(crate) const NEW_PEERS_BURST: u64 = 3;
 /// One a second is given back.
 pub(crate) const PACKETS_BURST: u64 = 6;
 pub(crate) const LIFETIME_S_MAX: u32 = 3_600;

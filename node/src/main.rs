@@ -64,6 +64,8 @@ fn start_log(filter: &str) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal)
+        // It would complain to standard error that standard error is gone, and panic over that.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

@@ -167,14 +167,15 @@ impl Shards {
         let shard = Shard::new(turn, Arc::clone(&config), shared, seat.index);
         let tls_config = Arc::clone(&start.listen.tls_config);
         let body = move || {
-            let ended = panic::catch_unwind(AssertUnwindSafe(|| run(shard, &config, tls_config, seat)));
-            match ended {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::error!(%error, "a shard failed: the node ends"),
-                Err(_) => tracing::error!("a shard panicked: the node ends"),
-            }
+            let ended_well = panic::catch_unwind(AssertUnwindSafe(|| {
+                let outcome = run(shard, &config, tls_config, seat);
+                outcome.inspect_err(|error| tracing::error!(%error, "a shard failed")).is_ok()
+            }));
             // Without one of its shards a node looks healthy and leaves its clients alone: better started again.
-            std::process::exit(EXIT_SHARD_LOST);
+            // A panic has been reported by its hook.
+            if !ended_well.unwrap_or(false) {
+                std::process::exit(EXIT_SHARD_LOST);
+            }
         };
         let thread = thread::Builder::new().name("shard".into()).spawn(body)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -1,10 +1,10 @@
 //! The start: what is wrong is said in one line, and what was made at the first start is kept.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -12,13 +12,18 @@ use serde_json::Value;
 use trunkline_simulations::netns::Namespace;
 use trunkline_simulations::process::Stream;
 use trunkline_simulations::server::ScratchDirectory;
+use trunkline_simulations::turn_client::TurnClient;
 
-use crate::site::{Check, Node, TURN_TLS, USUAL, network, program, up};
+use crate::site::{
+    CLIENT, Check, Node, TURN, TURN_TLS, USUAL, alice, network, program, relays_both_ways, up,
+};
 use crate::{Named, tls};
 
 pub const TRIALS: &[Named] = &[
     ("a_port_in_use_is_named_in_one_line", || said(busy_ports())),
     ("a_wrong_option_is_named_in_one_line", || said(wrong_options())),
+    ("ports_of_another_trunkline_are_refused_and_not_shared", || said(ports_of_another())),
+    ("a_log_that_nobody_reads_any_more_ends_nothing", || said(unread_log())),
     ("an_unusable_certificate_is_named_in_one_line", || said(certificates())),
     ("a_data_directory_in_use_is_refused_in_one_line", || said(data_directory_in_use())),
     ("a_second_start_keeps_keys_tokens_and_the_certificate", || said(second_start())),
@@ -103,6 +108,53 @@ fn busy_ports() -> Check {
     }
     let _taken = ground.machine.enter(|| UdpSocket::bind(at(3478)))??;
     ground.refuses(&USUAL, &["10.60.0.1:3478/udp", "in use by another process"])
+}
+
+/// Every socket of a server lets the same user share its port.
+fn ports_of_another() -> Check {
+    let ground = Ground::new()?;
+    let _node = ground.node(&[])?;
+    let other = ScratchDirectory::new().map_err(anyhow::Error::msg)?;
+    for (ports, taken) in [
+        (["--turn-port", "3478", "--tls-port", "5350"], "10.60.0.1:3478"),
+        (["--turn-port", "3479", "--tls-port", "5349"], "10.60.0.1:5349"),
+    ] {
+        let mut command = up(&ground.machine, &program()?, other.path());
+        command.args(["--address", "10.60.0.1", "--http", "10.60.0.1:8081"]).args(ports);
+        let error = refusal(command)?;
+        ensure!(error.contains(taken) && error.contains("in use by another process"), "{error}");
+    }
+    Ok(())
+}
+
+/// Whoever read the log is gone: a pipe that is broken.
+fn unread_log() -> Check {
+    let ground = Ground::new()?;
+    let mut command = ground.command(&[&USUAL[..8], &["--log", "debug"]].concat())?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let outcome = relays_without_readers(&ground, &mut child);
+    child.kill()?;
+    child.wait()?;
+    outcome
+}
+
+fn relays_without_readers(ground: &Ground, child: &mut Child) -> Check {
+    let mut out = BufReader::new(child.stdout.take().context("no stdout")?);
+    let mut line = String::new();
+    while line != "ready\n" {
+        line.clear();
+        ensure!(out.read_line(&mut line)? > 0, "it ended before it was ready");
+    }
+    drop((out, child.stderr.take()));
+    ground.outside.enter(|| {
+        for _ in 0..3 {
+            let mut client = TurnClient::udp((CLIENT, 0).into(), TURN, alice())?;
+            let relayed = client.allocate()?.relayed;
+            relays_both_ways(&mut client, relayed)?;
+            client.refresh(0)?;
+        }
+        Ok(())
+    })?
 }
 
 fn wrong_options() -> Check {

@@ -9,7 +9,9 @@ use trunkline_simulations::turn_client::TRANSPORT_UDP;
 use trunkline_simulations::turn_client::message::{Class, Message, MessageBuilder, Method};
 
 use crate::Named;
-use crate::site::{Carrier, Check, Family, PATIENCE, Site, TURN, expect_data, expect_datagram, on_site};
+use crate::site::{
+    Carrier, Check, Family, PATIENCE, Site, TURN, TURN_TLS, expect_data, expect_datagram, on_site,
+};
 
 pub const TRIALS: &[Named] = &[
     ("three_thousand_dripping_connections_starve_nobody_and_are_closed", || {
@@ -177,6 +179,16 @@ fn garbage(site: &mut Site) -> Check {
         peer.send_to(b"on", at_neighbour.relayed)?;
         expect_data(&mut neighbour, address, b"on")?;
     }
+    // TURN without TLS at the port for TLS.
+    let mut connection = TcpStream::connect_timeout(&TURN_TLS, PATIENCE)?;
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    connection.write_all(&binding_request())?;
+    let mut alert = Vec::new();
+    let ended = connection.read_to_end(&mut alert);
+    ensure!(
+        ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+        "TURN at the port for TLS does not close the connection"
+    );
     Ok(())
 }
 

@@ -2,53 +2,103 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use std::net::TcpStream;
+use std::time::Duration;
+
 use anyhow::ensure;
+use trunkline_simulations::netns::Namespace;
 use trunkline_simulations::server::ScratchDirectory;
 use trunkline_simulations::turn_client::TurnClient;
 
 use crate::site::{
-    Carrier, Check, Node, SERVER, TURN, TURN_TLS, USUAL, alice, expect_data, network, program, up,
+    Carrier, Check, Node, PATIENCE, SERVER, TURN, TURN_TLS, USUAL, alice, expect_data, expect_refusal,
+    network, program, up,
 };
 use crate::{Named, tls};
 
-pub const TRIALS: &[Named] = &[("without_root_clients_of_every_transport_reach_each_other", || {
-    run().map_err(|fault| format!("{fault:#}"))
-})];
+pub const TRIALS: &[Named] = &[
+    ("without_root_clients_of_every_transport_reach_each_other", || said(every_transport())),
+    ("without_file_descriptors_it_refuses_newcomers_and_recovers", || said(few_descriptors())),
+];
 
-fn run() -> Check {
-    let (machine, outside) = network()?;
-    let place = ScratchDirectory::new().map_err(anyhow::Error::msg)?;
-    // Where the binary was built may be closed to others.
-    let program_copy = place.path().join("trunkline");
-    std::fs::copy(program()?, &program_copy)?;
-    let data = place.path().join("data");
-    std::fs::create_dir(&data)?;
-    chown(&data, Some(NOBODY), Some(NOBODY))?;
-    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755))?;
+fn said(outcome: Check) -> Result<(), String> {
+    outcome.map_err(|fault| format!("{fault:#}"))
+}
 
-    let mut command = machine.command("setpriv");
-    command.args([
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--bounding-set=-all",
-        "--no-new-privs",
-    ]);
-    let inner = up(&machine, &program_copy, &data);
-    command.arg(inner.get_program()).args(inner.get_args()).args(USUAL);
-    let node = Node::start(command, &data)?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.running.pid()))?;
-    ensure!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "it runs as another user:\n{status}");
+/// A server of the user "nobody". It ends before its namespace goes.
+struct Unprivileged {
+    node: Node,
+    outside: Namespace,
+    _machine: Namespace,
+    _place: ScratchDirectory,
+}
 
-    let relayed = outside.enter(|| {
+impl Unprivileged {
+    /// `wrapper`: a program, with its arguments, that starts the server.
+    fn start(wrapper: &[&str]) -> anyhow::Result<Self> {
+        let (machine, outside) = network()?;
+        let place = ScratchDirectory::new().map_err(anyhow::Error::msg)?;
+        // Where the binary was built may be closed to others.
+        let program_copy = place.path().join("trunkline");
+        std::fs::copy(program()?, &program_copy)?;
+        let data = place.path().join("data");
+        std::fs::create_dir(&data)?;
+        chown(&data, Some(NOBODY), Some(NOBODY))?;
+        std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755))?;
+
+        let mut command = machine.command("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+            "--no-new-privs",
+        ]);
+        let inner = up(&machine, &program_copy, &data);
+        command.args(wrapper).arg(inner.get_program()).args(inner.get_args()).args(USUAL);
+        let node = Node::start(command, &data)?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", node.running.pid()))?;
+        ensure!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "it runs as another user:\n{status}");
+        Ok(Self { node, outside, _machine: machine, _place: place })
+    }
+
+    fn check(self, test: impl FnOnce() -> Check + Send) -> Check {
+        let outcome = self.outside.enter(test)?;
+        outcome.map_err(|fault| fault.context(self.node.running.log()))
+    }
+}
+
+fn every_transport() -> Check {
+    Unprivileged::start(&[])?.check(|| {
         for first in [Carrier::Udp, Carrier::Tcp, Carrier::Tls] {
             for second in [Carrier::Udp, Carrier::Tcp, Carrier::Tls] {
                 meet(client(first)?, client(second)?)?;
             }
         }
         Ok(())
-    })?;
-    relayed.map_err(|fault: anyhow::Error| fault.context(node.running.log()))
+    })
+}
+
+fn few_descriptors() -> Check {
+    Unprivileged::start(&["prlimit", "--nofile=120:120"])?.check(|| {
+        let (mut known, mut other) = (client(Carrier::Udp)?, client(Carrier::Tcp)?);
+        let (at_known, at_other) = (known.allocate()?.relayed, other.allocate()?.relayed);
+        known.create_permission(&[SERVER])?;
+        let mut crowd = Vec::new();
+        for _ in 0..300 {
+            crowd.push(TcpStream::connect_timeout(&TURN, PATIENCE)?);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        // There is no socket left for a relay.
+        expect_refusal(client(Carrier::Udp)?.allocate(), 508)?;
+        other.create_permission(&[SERVER])?;
+        known.send_indication(at_other, b"still")?;
+        expect_data(&mut other, at_known, b"still")?;
+        drop(crowd);
+        std::thread::sleep(Duration::from_millis(300));
+        meet(client(Carrier::Udp)?, client(Carrier::Tcp)?)?;
+        meet(client(Carrier::Tls)?, client(Carrier::Udp)?)
+    })
 }
 
 fn client(carrier: Carrier) -> anyhow::Result<TurnClient> {

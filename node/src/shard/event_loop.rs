@@ -27,6 +27,8 @@ use super::token::Token;
 const EGRESS_MAX: usize = 4 * SLOTS;
 /// Descriptors reported at a time.
 const EVENTS: usize = 4 * SLOTS;
+/// Datagrams taken from other shards before this shard's own descriptors get their turn.
+const PARCELS_PER_EVENT: usize = 4 * SLOTS;
 /// How often the counters are shown to the control side, in nanoseconds.
 const PUBLISH_NS: u64 = 100_000_000;
 
@@ -268,7 +270,8 @@ impl EventLoop {
             self.obey(now, command);
         }
         let inbox = Arc::clone(&self.inbox);
-        while let Some(parcel) = inbox.next_parcel() {
+        for _ in 0..PARCELS_PER_EVENT {
+            let Some(parcel) = inbox.next_parcel() else { return };
             let slot = self.free_slot();
             let length = parcel.bytes.len();
             if let Some(room) = self.state.slots.slot_mut(slot).get_mut(..length) {
@@ -278,6 +281,8 @@ impl EventLoop {
             }
             inbox.take_back(parcel.bytes);
         }
+        // There may be more; the clients of this shard come first.
+        inbox.ring();
     }
 
     fn obey(&mut self, now: Now, command: Command) {

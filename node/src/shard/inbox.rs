@@ -94,7 +94,8 @@ impl Inbox {
         }
     }
 
-    fn ring(&self) {
+    /// Wakes the shard.
+    pub fn ring(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
             // Fails only when the counter is full, which wakes as well.
             let _ = sys::add_to_counter(self.wake.as_fd());

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use trunkline_simulations::netns::Namespace;
 use trunkline_simulations::server::ScratchDirectory;
 use trunkline_simulations::turn_client::TurnClient;
@@ -64,7 +64,7 @@ impl Unprivileged {
 
     fn check(self, test: impl FnOnce() -> Check + Send) -> Check {
         let outcome = self.outside.enter(test)?;
-        outcome.map_err(|fault| fault.context(self.node.running.log()))
+        outcome.map_err(|fault| anyhow!("{fault:#}\n{}", self.node.running.log()))
     }
 }
 

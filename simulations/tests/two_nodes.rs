@@ -10,30 +10,21 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use trunkline_simulations::netns::{Namespace, Veth, require_root};
 use trunkline_simulations::server::{ScratchDirectory, Trunkline};
+use trunkline_simulations::trial::trial;
 use trunkline_simulations::turn_client::{Allocated, Credentials, Received, TurnClient};
 
 fn main() {
-    let missing = require_root().err();
-    let may_skip = !std::env::var("CI").is_ok_and(|value| value == "true");
-    let trial = |name: &str, run: fn() -> Result<(), String>| {
-        let missing = missing.clone();
-        let ignored = missing.is_some() && may_skip;
-        let run = move || missing.map_or_else(run, Err).map_err(Failed::from);
-        Trial::test(name, run).with_ignored_flag(ignored)
-    };
+    let on_a_fleet = |name: &str, run: fn() -> Result<(), String>| trial(name, require_root().err(), run);
     let trials = vec![
-        trial(
-            "packet_on_the_wrong_node_reaches_its_owner_and_the_client",
-            packet_on_the_wrong_node_reaches_its_owner,
+        on_a_fleet("packet_on_the_wrong_node_reaches_its_owner_and_the_client", packet_on_the_wrong_node),
+        on_a_fleet("packet_from_a_node_with_another_fleet_key_is_dropped_and_counted", another_fleet_key),
+        on_a_fleet(
+            "relay_to_relay_between_two_nodes_stays_inside_the_fleet",
+            relay_to_relay_between_two_nodes,
         ),
-        trial(
-            "packet_from_a_node_with_another_fleet_key_is_dropped_and_counted",
-            strangers_packets_are_dropped,
-        ),
-        trial("relay_to_relay_between_two_nodes_stays_inside_the_fleet", relay_to_relay_between_two_nodes),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -187,7 +178,7 @@ fn expect_data(client: &mut TurnClient, from: SocketAddr, expected: &[u8]) -> Re
     }
 }
 
-fn packet_on_the_wrong_node_reaches_its_owner() -> Result<(), String> {
+fn packet_on_the_wrong_node() -> Result<(), String> {
     let fleet = Fleet::new(KEY)?;
     let (mut client, allocated) = fleet.allocate(NODE_A, PEER)?;
     if !(10_240..=11_263).contains(&allocated.relayed.port()) {
@@ -227,7 +218,7 @@ fn packet_on_the_wrong_node_reaches_its_owner() -> Result<(), String> {
     }
 }
 
-fn strangers_packets_are_dropped() -> Result<(), String> {
+fn another_fleet_key() -> Result<(), String> {
     let fleet = Fleet::new("ffffffffffffffffffffffffffffffff")?;
     let (mut client, allocated) = fleet.allocate(NODE_A, PEER)?;
     let peer = fleet.peer_socket()?;

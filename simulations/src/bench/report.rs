@@ -117,23 +117,32 @@ fn draw_labels(area: &Area<'_>, rows: &[(Test, Metric)]) -> Drawn {
 fn draw_bars(area: &Area<'_>, results: &Results, rows: &[(Test, Metric)]) -> Drawn {
     let (ours, floor) =
         (bars_of(results, rows, Server::Trunkline), bars_of(results, rows, Server::Forwarder));
-    let longest = ours.iter().chain(&floor).map(|(_, advantage)| *advantage).fold(1.0, f64::max);
+    // Twice as good is as far to the right of coturn as half as good is to the left.
+    let all = || ours.iter().chain(&floor).map(|(_, advantage)| advantage.log2());
+    let (least, most) = (all().fold(-0.5, f64::min), all().fold(1.0, f64::max));
     let height = rows.len() as f64;
     let mut chart = ChartBuilder::on(area)
         .x_label_area_size(AXIS_HEIGHT)
-        .build_cartesian_2d(0.0..longest * 1.12, 0.0..height)?;
-    chart.configure_mesh().disable_y_mesh().disable_y_axis().x_labels(8).light_line_style(WHITE).draw()?;
+        .build_cartesian_2d(least - 0.3..most + 0.6, 0.0..height)?;
+    let mut mesh = chart.configure_mesh();
+    let times = |position: &f64| format!("{}×", position.exp2());
+    mesh.disable_y_mesh()
+        .disable_y_axis()
+        .x_labels(8)
+        .x_label_formatter(&times)
+        .light_line_style(WHITE)
+        .draw()?;
     for (bars, color, offset) in [(&ours, OURS, 0.54), (&floor, FLOOR, 0.18)] {
         let bottom = |row: usize| (rows.len() - 1 - row) as f64 + offset;
         chart.draw_series(bars.iter().map(|(row, advantage)| {
-            Rectangle::new([(0.0, bottom(*row)), (*advantage, bottom(*row) + 0.32)], color.filled())
+            Rectangle::new([(0.0, bottom(*row)), (advantage.log2(), bottom(*row) + 0.32)], color.filled())
         }))?;
         chart.draw_series(bars.iter().map(|(row, advantage)| {
-            let beside = (advantage + longest * 0.008, bottom(*row) + 0.30);
+            let beside = (advantage.log2().max(0.0) + 0.04, bottom(*row) + 0.30);
             Text::new(format!("{advantage:.2}"), beside, ("sans-serif", 12))
         }))?;
     }
-    chart.draw_series([PathElement::new(vec![(1.0, 0.0), (1.0, height)], BLACK.stroke_width(1))])?;
+    chart.draw_series([PathElement::new(vec![(0.0, 0.0), (0.0, height)], BLACK.stroke_width(1))])?;
     Ok(())
 }
 

@@ -87,10 +87,11 @@ impl EventLoop {
     /// # Errors
     /// Only if waiting itself fails.
     pub fn run(mut self) -> io::Result<()> {
+        let mut now = self.clock.now();
         while !self.state.stopped {
-            let timeout = self.timeout();
+            let timeout = self.timeout(now);
             let count = self.epoll.wait(&mut self.state.events, timeout)?;
-            let now = self.clock.now();
+            now = self.clock.now();
             for index in 0..count {
                 let ready = self.state.events.ready(index);
                 if let Some((ready, token)) =
@@ -99,7 +100,8 @@ impl EventLoop {
                     self.dispatch(now, token, ready.readable, ready.writable);
                 }
             }
-            self.state.dirty |= count > 0;
+            // Whatever woke us may be counted: a packet, or a timer that ends an allocation.
+            self.state.dirty = true;
             self.flush();
             self.handle_timeouts(now);
             self.publish(now);
@@ -107,8 +109,8 @@ impl EventLoop {
         Ok(())
     }
 
-    fn timeout(&self) -> Duration {
-        let now_ns = self.clock.now().monotonic_ns;
+    fn timeout(&self, now: Now) -> Duration {
+        let now_ns = now.monotonic_ns;
         let publish_ns = self.state.dirty.then(|| self.state.published_ns.saturating_add(PUBLISH_NS));
         let due_ns = [self.shard.turn.poll_timeout(), self.streams.next_check_ns(), publish_ns]
             .into_iter()

@@ -137,8 +137,9 @@ impl<S: Store> Keys<S> {
         let record = TurnKey {
             id: secrets::hex::<16>().map_err(RecordError::from)?,
             name: name.to_owned(),
-            secret: secrets::hex::<32>().map_err(RecordError::from)?,
+            clear_secret: secrets::hex::<32>().map_err(RecordError::from)?,
             created_unix_s: now_unix_s,
+            ..TurnKey::default()
         };
         let kept = records::put(&self.store, record, Expected::Absent).await?;
         let made = new_key(&kept.record);
@@ -204,7 +205,7 @@ impl<S: Store> Keys<S> {
     pub fn authenticate(&self, id: &str, secret: &str) -> Result<(), KeyError> {
         let kept = self.read();
         let key = kept.keys.get(id).ok_or(KeyError::NotFound)?;
-        let is_right = bool::from(key.record.secret.as_bytes().ct_eq(secret.as_bytes()));
+        let is_right = bool::from(key.record.clear_secret.as_bytes().ct_eq(secret.as_bytes()));
         if is_right { Ok(()) } else { Err(KeyError::WrongSecret) }
     }
 
@@ -235,7 +236,7 @@ impl<S: Store> Keys<S> {
         let username =
             custom.map_or_else(|| format!("{expiry}:{id}"), |custom| format!("{expiry}:{id}:{custom}"));
         // HMAC takes keys of any length.
-        let password = time_limited_password(&Secret::new(key.secret), &username).unwrap_or_default();
+        let password = time_limited_password(&Secret::new(key.clear_secret), &username).unwrap_or_default();
         Ok(Minted { username, password })
     }
 
@@ -291,8 +292,11 @@ impl<S: Store> Keys<S> {
 
     fn publish(&self) {
         let kept = self.read();
-        let keys =
-            kept.keys.values().map(|k| (k.record.id.clone(), Secret::new(k.record.secret.clone()))).collect();
+        let keys = kept
+            .keys
+            .values()
+            .map(|k| (k.record.id.clone(), Secret::new(k.record.clear_secret.clone())))
+            .collect();
         let revoked = kept.revocations.keys().cloned().collect();
         self.published.send_replace(Arc::new(Credentials { keys, revoked, ..self.fixed.clone() }));
     }
@@ -324,7 +328,7 @@ fn summary(key: &TurnKey) -> KeySummary {
 }
 
 fn new_key(key: &TurnKey) -> NewKey {
-    NewKey { summary: summary(key), secret: Secret::new(key.secret.clone()) }
+    NewKey { summary: summary(key), secret: Secret::new(key.clear_secret.clone()) }
 }
 
 /// Longest time to live of minted credentials: 48 hours.

@@ -100,11 +100,13 @@ pub(crate) async fn put<R: Record>(
 /// [`RecordError`].
 pub async fn fleet_key(store: &impl Store) -> Result<token::FleetKey, RecordError> {
     let secret = secrets::bytes::<16>()?.to_vec();
-    let record = first(store, FleetKey { id: u32::from(FLEET_KEY_ID), secret }).await?;
+    let record =
+        first(store, FleetKey { id: u32::from(FLEET_KEY_ID), clear_secret: secret, ..FleetKey::default() })
+            .await?;
     let damaged = |fault: &str| RecordError::Damaged { key: record.key(), fault: fault.to_owned() };
     let id = u8::try_from(record.id).map_err(|_| damaged("its id is above 255"))?;
     let secret =
-        <[u8; 16]>::try_from(&record.secret[..]).map_err(|_| damaged("its secret has not 16 bytes"))?;
+        <[u8; 16]>::try_from(&record.clear_secret[..]).map_err(|_| damaged("its secret has not 16 bytes"))?;
     Ok(token::FleetKey { id, secret })
 }
 
@@ -113,8 +115,9 @@ pub async fn fleet_key(store: &impl Store) -> Result<token::FleetKey, RecordErro
 /// # Errors
 /// [`RecordError`].
 pub async fn admin_token(store: &impl Store) -> Result<Secret, RecordError> {
-    let record = first(store, AdminToken { token: secrets::hex::<32>()? }).await?;
-    Ok(Secret::new(record.token))
+    let record =
+        first(store, AdminToken { clear_token: secrets::hex::<32>()?, ..AdminToken::default() }).await?;
+    Ok(Secret::new(record.clear_token))
 }
 
 /// The record that is there already, else this one, written.

@@ -1,0 +1,11 @@
+//! Trunkline's control plane: many servers become one service.
+//!
+//! Replicas are stateless over a [`store`]. Servers hold a stream to any of them and are told each epoch of the
+//! configuration; operators call any of them. `trunkline up` runs the same code in its own process over the embedded
+//! store.
+
+#![forbid(unsafe_code)]
+
+pub mod records;
+pub mod state;
+pub mod store;

@@ -10,6 +10,7 @@ macro_rules! generated {
             #[allow(
                 missing_docs,
                 clippy::all,
+                clippy::allow_attributes_without_reason,
                 reason = "generated; the comments are in the .proto file"
             )]
             pub mod v1 {

@@ -10,6 +10,7 @@ pub mod access;
 pub mod hex;
 pub mod identity;
 pub mod join_token;
+pub mod listener;
 pub mod pki;
 pub mod records;
 pub mod sealing;

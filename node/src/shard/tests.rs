@@ -71,7 +71,9 @@ fn denying(net: &str) -> Arc<ClientPolicy> {
 /// Whether each of many clients, which the kernel spreads over all shards, is answered within a while.
 fn answered(turn: SocketAddr, wait: Duration) -> usize {
     let clients: Vec<_> = (0..40).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    clients.iter().for_each(|client| drop(client.send_to(&BINDING, turn).unwrap()));
+    for client in &clients {
+        client.send_to(&BINDING, turn).unwrap();
+    }
     let is_answered = |client: &&UdpSocket| {
         client.set_read_timeout(Some(wait)).unwrap();
         client.recv(&mut [0; 500]).is_ok()
@@ -105,6 +107,43 @@ async fn a_whole_configuration_replaces_the_one_before() {
     assert_eq!(shards.port_usage(), (0, 1_024));
     assert!(shards.applied().draining && shards.slices_in_use().is_empty());
     assert!(shards.flows().await.is_empty() && shards.take_usage().await.is_empty());
+    ended(&shards);
+}
+
+/// The slices of others at the relay address, by their owner's encapsulation socket.
+async fn divide(shards: &Shards, slices: &[usize], member: SocketAddr) {
+    let mut block = RelayBlock::owned_by(RELAY, NODE);
+    slices.iter().for_each(|slice| block.owners[*slice] = Some(OTHER));
+    let change = |applied: &mut Applied| {
+        applied.blocks = vec![block];
+        applied.members = [(OTHER, member)].into();
+    };
+    shards.amend(change).await;
+}
+
+/// Whether a peer's packet for a port of the slice reaches its owner, encapsulated.
+fn is_passed_on(slice: u16, owner: &UdpSocket) -> bool {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.send_to(b"payload", (RELAY, slice << 10 | 5)).unwrap();
+    let mut bytes = [0; 500];
+    owner.recv(&mut bytes).is_ok_and(|length| bytes[..length].ends_with(b"payload"))
+}
+
+#[tokio::test]
+async fn strays_follow_the_owners_of_slices_while_the_node_runs() {
+    let (shards, _) = started();
+    let owner = UdpSocket::bind("127.0.0.1:0").unwrap();
+    owner.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let at = owner.local_addr().unwrap();
+    let may_open_raw_sockets =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::UDP)).is_ok();
+    for slices in [&[20_u16][..], &[21, 22], &[], &[20]] {
+        divide(&shards, &slices.iter().map(|slice| usize::from(*slice)).collect::<Vec<_>>(), at).await;
+        for slice in 20..=22 {
+            let expected = slices.contains(&slice) && may_open_raw_sockets;
+            assert_eq!(is_passed_on(slice, &owner), expected, "{slice} of {slices:?}");
+        }
+    }
     ended(&shards);
 }
 

@@ -215,7 +215,7 @@ fn usage_that_is_asked_for_and_a_client_policy_allocate_nothing_for_a_packet() {
                 sockets,
                 &mut egress,
             );
-            server.handle_client(*now, denied, b"garbage", Body::input(0, 0..7), sockets, &mut egress);
+            server.handle_client(*now, denied, &[0xFF; 7], Body::input(0, 0..7), sockets, &mut egress);
         }
         assert_eq!((egress.transmits().len(), tally().allocations), (1, before));
     }

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod configuration;
+pub mod configurations;
 pub mod connector;
 pub mod core;
 pub mod follower;
@@ -21,3 +22,4 @@ pub mod sealing;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod usage;

@@ -191,6 +191,3 @@ const TEXT_BYTES_MAX: usize = 2_048;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Each is a check and a change, of at most `CHANGES_MAX` together.
 const DELETED_AT_ONCE: usize = 50;
-
-#[cfg(test)]
-mod tests;

@@ -41,7 +41,7 @@ use crate::store::Store;
 
 pub use fault::Fault;
 pub use keys::revoke;
-pub use peers::{Connecting, Dial};
+pub use peers::{Connecting, Dial, dial};
 pub use sightings::{DEAD_AFTER, Sightings};
 
 /// What a replica is told besides its core.
@@ -336,6 +336,3 @@ const NO_AUTHORITY: &str = "this control plane has no certificate authority, so 
                             control-plane` with --issuer-cert and --issuer-key";
 /// Join tokens of one server that are deleted with it; more than that expire.
 const TOKENS_MAX: usize = 50;
-
-#[cfg(test)]
-mod tests;

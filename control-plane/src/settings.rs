@@ -226,6 +226,3 @@ const BANDWIDTH_BYTES_PER_S_MIN: u64 = 1_500;
 pub const ENTRIES_MAX: usize = 10_000;
 /// Entries of a list that are told one by one.
 const SHOWN_MAX: usize = 20;
-
-#[cfg(test)]
-mod tests;

@@ -148,14 +148,13 @@ pub async fn close(
     caller: &Identity,
     mut request: CloseAllocationRequest,
 ) -> Result<MutationResponse, Fault> {
-    let state = core.state();
-    let node = nodes::known(&state, "node", request.node.as_ref())?;
+    let node = nodes::named("node", request.node.as_ref())?;
     if request.id.is_empty() || request.id.len() > ID_BYTES_MAX {
         return Err(Fault::malformed("id", format!("it must have 1 to {ID_BYTES_MAX} bytes")));
     }
     if matches!(caller, Identity::Replica(_)) {
         return match close_here(core, node, &request.id).await? {
-            true => Ok(closed(&state, node, &request.id)),
+            true => Ok(closed(&core.state(), node, &request.id)),
             false => Err(missing(node, &request.id)),
         };
     }
@@ -180,10 +179,15 @@ async fn attempt(
     let (begun, is_repeated) = match call.told(core).await? {
         Ok(Told::Answer(answer)) => return Ok(Ok(answer)),
         Ok(Told::Begun(revision)) => (revision, true),
-        Ok(Told::Nothing) => match begin(core, call, node, id).await? {
-            Ok(revision) => (revision, false),
-            Err(fault) => return Ok(Err(fault)),
-        },
+        Ok(Told::Nothing) => {
+            if let Err(fault) = nodes::known(&state, "node", Some(&node_message(node))) {
+                return Ok(Err(fault));
+            }
+            match begin(core, call, node, id).await? {
+                Ok(revision) => (revision, false),
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
         Err(fault) => return Ok(Err(fault)),
     };
     let is_closed = match close_anywhere(core, peers, &state, node, id).await {

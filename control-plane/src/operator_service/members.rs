@@ -124,9 +124,9 @@ fn may_go(state: &State, seen: &Sightings, node: NodeId, confirm_gone: bool) -> 
     if !has_joined && slices == 0 {
         return Ok(());
     }
-    if seen.is_alive(node) {
+    if seen.is_alive(state, node) {
         if confirm_gone {
-            let ago = seen.silent_for(node).unwrap_or_default().as_secs();
+            let ago = seen.silent_for(state, node).unwrap_or_default().as_secs();
             return Err(Fault::Unfit(format!(
                 "confirm_gone: node {node} is not gone, it reported {ago} s ago; drain it and remove it when it is empty, \
                  or switch it off first"

@@ -21,7 +21,8 @@ pub fn list(state: &State, seen: &Sightings, request: &ListNodesRequest) -> Resu
         only.is_none_or(|only| only == *node) && request.site.is_none_or(|site| site == u32::from(node.site))
     };
     let wanted = state.nodes.iter().filter(|(node, _)| is_wanted(node));
-    let nodes = wanted.map(|(node, kept)| view(state, seen.silent_for(*node), *node, &kept.record)).collect();
+    let nodes =
+        wanted.map(|(node, kept)| view(state, seen.silent_for(state, *node), *node, &kept.record)).collect();
     Ok(ListNodesResponse { nodes })
 }
 

@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 use trunkline_proto::operator::v1::operator_service_client::OperatorServiceClient;
 
 use super::Fault;
+use crate::connector::{Endpoint, Trust, connect};
 use crate::state::State;
 
 /// A connection to come.
@@ -15,6 +16,17 @@ pub type Connecting = Pin<Box<dyn Future<Output = Result<Channel, String>> + Sen
 
 /// How another replica is reached: from the address in its record to a connection with this replica's certificate.
 pub type Dial = Arc<dyn Fn(String) -> Connecting + Send + Sync>;
+
+/// Over TLS, with this replica's own certificate.
+#[must_use]
+pub fn dial(trust: Trust) -> Dial {
+    Arc::new(move |address| {
+        let trust = trust.clone();
+        Box::pin(
+            async move { connect(&Endpoint::Tls(address), &trust).await.map_err(|error| error.to_string()) },
+        )
+    })
+}
 
 /// The other replicas.
 #[derive(Clone)]

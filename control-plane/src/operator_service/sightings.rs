@@ -55,16 +55,20 @@ impl Sightings {
         }
     }
 
-    /// How long a server has been silent; none for one that has never reported.
+    /// How long a server has been silent; none for one that has never reported. What a state has and was not looked at
+    /// yet is news.
     #[must_use]
-    pub fn silent_for(&self, node: NodeId) -> Option<Duration> {
-        self.lock().get(&node).map(|sighting| sighting.at.elapsed())
+    pub fn silent_for(&self, state: &State, node: NodeId) -> Option<Duration> {
+        let status = state.statuses.get(&node)?;
+        let seen = self.lock();
+        let sighting = seen.get(&node).filter(|sighting| sighting.revision == status.revision);
+        Some(sighting.map_or(Duration::ZERO, |sighting| sighting.at.elapsed()))
     }
 
     /// Whether a server reported lately.
     #[must_use]
-    pub fn is_alive(&self, node: NodeId) -> bool {
-        self.silent_for(node).is_some_and(|silence| silence < DEAD_AFTER)
+    pub fn is_alive(&self, state: &State, node: NodeId) -> bool {
+        self.silent_for(state, node).is_some_and(|silence| silence < DEAD_AFTER)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Sighting>> {

@@ -32,8 +32,10 @@ pub async fn view(core: &Core, surroundings: &Surroundings) -> Status {
         replicas: replicas.collect(),
         unix_ms: unix_ms(),
         store: match core.store() {
-            AnyStore::Embedded(_) => "embedded".to_owned(),
-        },
+            AnyStore::Embedded(_) => "embedded",
+            AnyStore::Etcd(_) => "etcd",
+        }
+        .to_owned(),
         store_members: members.into_iter().map(member).collect(),
         rollout: rollout::view(&state),
         certificate_expires_unix_s: surroundings.certificate_expires_unix_s.load(Ordering::Relaxed),

@@ -62,11 +62,11 @@ fn view_of_site(state: &State, seen: &Sightings, site: u16) -> Site {
     };
     for (node, kept) in state.nodes.iter().filter(|(node, _)| node.site == site) {
         let status = state.statuses.get(node).map(|kept| kept.record.clone()).unwrap_or_default();
-        let condition = nodes::condition(&kept.record, &status, seen.silent_for(*node), 0);
+        let condition = nodes::condition(&kept.record, &status, seen.silent_for(state, *node), 0);
         view.nodes += 1;
         view.nodes_ready += u32::from(condition == Condition::Ready);
         // What a dead server reported last is no longer so.
-        if let Some(report) = status.report.filter(|_| seen.is_alive(*node)) {
+        if let Some(report) = status.report.filter(|_| seen.is_alive(state, *node)) {
             view.allocations = view.allocations.saturating_add(report.allocations);
             view.bits_per_s = view.bits_per_s.saturating_add(report.bits_per_s);
         }
@@ -100,7 +100,7 @@ fn shares(state: &State, seen: &Sightings, site: u16, rows: &[Row]) -> Vec<RowSh
     let members = state.nodes.iter().filter(|(node, _)| node.site == site);
     let weights: BTreeMap<u16, f64> = members
         .map(|(node, kept)| {
-            let takes = kept.record.joined && !kept.record.draining && seen.is_alive(*node);
+            let takes = kept.record.joined && !kept.record.draining && seen.is_alive(state, *node);
             (node.server, if takes { kept.record.weight } else { 0.0 })
         })
         .collect();

@@ -6,6 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod hex;
+pub mod identity;
+pub mod join_token;
+pub mod listener;
+pub mod pki;
 pub mod records;
+pub mod sealing;
 pub mod state;
 pub mod store;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod connector;
 pub mod hex;
 pub mod identity;
 pub mod join_token;

@@ -102,7 +102,8 @@ impl Issuer {
     fn new(chain: String, key: KeyPair) -> Result<Self, PkiError> {
         let malformed =
             |fault: String| PkiError::Malformed { what: "the issuer's certificate".to_owned(), fault };
-        let first = certificates(&chain)?.into_iter().next().ok_or_else(|| malformed("it is empty".to_owned()))?;
+        let first =
+            certificates(&chain)?.into_iter().next().ok_or_else(|| malformed("it is empty".to_owned()))?;
         let (_, parsed) =
             x509_parser::parse_x509_certificate(&first).map_err(|error| malformed(error.to_string()))?;
         if parsed.public_key().raw != key.subject_public_key_info() {
@@ -190,7 +191,8 @@ pub fn request() -> Result<(Zeroizing<String>, Vec<u8>), PkiError> {
 /// # Errors
 /// The chain is not PEM, or has no root.
 pub fn root_sha256(chain: &str) -> Result<[u8; 32], PkiError> {
-    let malformed = |fault: &str| PkiError::Malformed { what: "the chain".to_owned(), fault: fault.to_owned() };
+    let malformed =
+        |fault: &str| PkiError::Malformed { what: "the chain".to_owned(), fault: fault.to_owned() };
     let certificates = certificates(chain)?;
     let root = certificates.last().ok_or_else(|| malformed("it is empty"))?;
     let (_, parsed) =
@@ -209,14 +211,17 @@ pub fn expires(chain: &str) -> Result<SystemTime, PkiError> {
     let malformed = |fault: String| PkiError::Malformed { what: "the chain".to_owned(), fault };
     let certificates = certificates(chain)?;
     let first = certificates.first().ok_or_else(|| malformed("it is empty".to_owned()))?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|error| malformed(error.to_string()))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(first).map_err(|error| malformed(error.to_string()))?;
     Ok(unix(parsed.validity().not_after.timestamp()))
 }
 
 /// The certificates of a PEM text, in order.
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-    let malformed =
-        |error: rustls_pki_types::pem::Error| PkiError::Malformed { what: "PEM".to_owned(), fault: error.to_string() };
+    let malformed = |error: rustls_pki_types::pem::Error| PkiError::Malformed {
+        what: "PEM".to_owned(),
+        fault: error.to_string(),
+    };
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(malformed)
 }
 

@@ -122,8 +122,7 @@ impl Places {
             return;
         };
         let connection = connection.placed(place);
-        let connection =
-            if is_newcomer { connection.ending_after(self.bounds.newcomer) } else { connection };
+        let connection = if is_newcomer { connection.ending_after(self.bounds.newcomer) } else { connection };
         let _ = sender.send(connection).await;
     }
 }

@@ -99,7 +99,8 @@ impl Texts {
 
     /// The own key.
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
-        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| unusable("the private key", &error))
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes())
+            .map_err(|error| unusable("the private key", &error))
     }
 }
 

@@ -100,7 +100,12 @@ impl Directory {
     ///
     /// # Errors
     /// [`PkiError`] names the file.
-    pub fn reissue_into(&self, name: &Name, lifetime: Option<Duration>, out: &Path) -> Result<Files, PkiError> {
+    pub fn reissue_into(
+        &self,
+        name: &Name,
+        lifetime: Option<Duration>,
+        out: &Path,
+    ) -> Result<Files, PkiError> {
         let issued = self.issuer()?.issue(name, lifetime)?;
         let files = Files::in_directory(out);
         files::directory(out)?;
@@ -126,7 +131,9 @@ impl Directory {
         if step != self.next_step() {
             return Err(PkiError::OutOfOrder(match self.next_step() {
                 RotationStep::Begin => "no rotation is under way: begin one first",
-                RotationStep::Switch => "a rotation is under way: the next step is to switch to the new issuer",
+                RotationStep::Switch => {
+                    "a rotation is under way: the next step is to switch to the new issuer"
+                }
                 RotationStep::Retire => "a rotation is under way: the next step is to retire the old root",
             }));
         }
@@ -186,7 +193,8 @@ impl Directory {
 
 /// Root and issuer with their keys; gives the root's PEM.
 fn create_authority(path: &Path) -> Result<String, PkiError> {
-    let root = CertifiedIssuer::self_signed(authority("Trunkline root", 1, ROOT_LIFETIME)?, KeyPair::generate()?)?;
+    let root =
+        CertifiedIssuer::self_signed(authority("Trunkline root", 1, ROOT_LIFETIME)?, KeyPair::generate()?)?;
     let (chain, key) = create_issuer(&root, &root.pem())?;
     let root_key = Zeroizing::new(root.key().serialize_pem());
     files::create(&path.join(ROOT_KEY), root_key.as_bytes(), PRIVATE)?;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tonic::transport::Channel;
+use trunkline_control_plane::connector::{ConnectError, Endpoint, Trust, connect};
+use trunkline_control_plane::pki::files::Files;
 
 use crate::fault::Fault;
 
@@ -20,89 +22,63 @@ pub struct ConnectionOptions {
     #[arg(long, global = true, value_name = "DIR", env = "TRUNKLINE_IDENTITY")]
     pub identity: Option<PathBuf>,
 
-    /// Certificate chain of the operator, in PEM; wins over --identity.
-    #[arg(long, global = true, value_name = "FILE", env = "TRUNKLINE_CERT")]
+    /// Certificate chain of the operator, in PEM; wins over --identity. Given before the command.
+    #[arg(long, value_name = "FILE", env = "TRUNKLINE_CERT")]
     pub cert: Option<PathBuf>,
 
-    /// Private key of the certificate, in PEM; wins over --identity.
-    #[arg(long, global = true, value_name = "FILE", env = "TRUNKLINE_KEY")]
+    /// Private key of the certificate, in PEM; wins over --identity. Given before the command.
+    #[arg(long, value_name = "FILE", env = "TRUNKLINE_KEY")]
     pub key: Option<PathBuf>,
 
-    /// Roots that replicas' certificates must come from, in PEM; wins over --identity.
-    #[arg(long, global = true, value_name = "FILE", env = "TRUNKLINE_ROOTS")]
+    /// Roots that replicas' certificates must come from, in PEM; wins over --identity. Given before the command.
+    #[arg(long, value_name = "FILE", env = "TRUNKLINE_ROOTS")]
     pub roots: Option<PathBuf>,
-}
-
-/// Files of the operator's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// The chain.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Roots of the replicas.
-    pub roots: PathBuf,
-}
-
-/// One address of the control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A URL: `https://10.0.0.5:7443`.
-    Https(String),
-    /// A socket of `trunkline up` on this machine.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Https(url) => f.write_str(url),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// Every replica that may be asked.
 pub struct Replicas {
-    addresses: Vec<Address>,
-    certificate: Option<Certificate>,
+    endpoints: Vec<Endpoint>,
+    /// What is shown to those that are reached by TLS.
+    certificate: Option<Files>,
     /// The one to ask first.
     at: usize,
     has_answered: bool,
 }
 
 impl Replicas {
-    /// From the command line.
+    /// From the command line; `directory` is the current one.
     ///
     /// # Errors
     /// What is missing, and what to give.
     pub fn new(options: &ConnectionOptions, directory: &Path) -> Result<Self, Fault> {
-        let addresses = match &options.endpoint[..] {
-            [] => vec![default_address(directory)?],
-            given => given.iter().map(|text| parse_address(text)).collect::<Result<_, _>>()?,
+        let endpoints = match &options.endpoint[..] {
+            [] => vec![default_endpoint(directory)?],
+            given => given.iter().map(|text| parse(text)).collect::<Result<_, _>>()?,
         };
-        let is_remote = addresses.iter().any(|address| matches!(address, Address::Https(_)));
+        let is_remote = endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Tls(_)));
         let certificate = if is_remote { Some(certificate(options)?) } else { None };
-        Ok(Self { addresses, certificate, at: 0, has_answered: false })
+        Ok(Self { endpoints, certificate, at: 0, has_answered: false })
     }
 
     /// Where it asks.
     #[must_use]
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
     /// The certificate that it shows.
     #[must_use]
-    pub fn certificate(&self) -> Option<&Certificate> {
+    pub fn certificate(&self) -> Option<&Files> {
         self.certificate.as_ref()
     }
 
     /// The same certificate, and one replica alone.
-    #[must_use]
-    pub fn only(&self, url: String) -> Self {
-        let addresses = vec![Address::Https(url)];
-        Self { addresses, certificate: self.certificate.clone(), at: 0, has_answered: false }
+    ///
+    /// # Errors
+    /// Where this is no endpoint.
+    pub fn only(&self, url: &str) -> Result<Self, Fault> {
+        let endpoints = vec![parse(url)?];
+        Ok(Self { endpoints, certificate: self.certificate.clone(), at: 0, has_answered: false })
     }
 
     /// Whether one of them was connected to before.
@@ -112,58 +88,72 @@ impl Replicas {
     }
 
     /// Begins with another one.
-    pub fn next(&mut self) {
-        self.at = (self.at + 1) % self.addresses.len().max(1);
+    pub fn pass(&mut self) {
+        self.at = (self.at + 1) % self.endpoints.len().max(1);
     }
 
     /// Connects to the first that answers.
     ///
     /// # Errors
     /// Which were tried, and why each failed.
-    pub async fn connect(&mut self) -> Result<Channel, Fault> {
+    pub async fn connect(&mut self) -> Result<Channel, Unconnected> {
         let mut faults = vec![];
-        for _ in 0..self.addresses.len() {
-            let Some(address) = self.addresses.get(self.at) else { break };
-            match dial(address, self.certificate.as_ref()).await {
+        for _ in 0..self.endpoints.len() {
+            let Some(endpoint) = self.endpoints.get(self.at) else { break };
+            let trust = match (endpoint, &self.certificate) {
+                (Endpoint::Tls(_), Some(files)) => Trust::Files(files.clone()),
+                _ => Trust::Local,
+            };
+            match connect(endpoint, &trust).await {
                 Ok(channel) => {
                     self.has_answered = true;
                     return Ok(channel);
                 }
-                Err(fault) => faults.push(format!("{address}: {fault}")),
+                Err(error) => faults.push(error),
             }
-            self.next();
+            self.pass();
         }
-        Err(Fault::Unreachable(format!("cannot connect to {}", faults.join("; "))))
+        Err(Unconnected(faults))
     }
 }
 
-async fn dial(_address: &Address, _certificate: Option<&Certificate>) -> Result<Channel, String> {
-    Err("not yet".into())
+/// Why no replica could be connected to: one fault for each.
+pub struct Unconnected(Vec<ConnectError>);
+
+impl Unconnected {
+    /// Whether it may be different in a moment: certificates do not mend themselves.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.0
+            .iter()
+            .any(|fault| matches!(fault, ConnectError::Unreachable { .. } | ConnectError::TimedOut(_)))
+    }
+
+    /// What to tell the operator.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let list: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        let advice = match self.0.first() {
+            Some(ConnectError::Unreachable { .. } | ConnectError::TimedOut(_)) => {
+                "; is it running, and is --endpoint right?"
+            }
+            Some(ConnectError::Untrusted { .. }) => "; are the --roots those of this fleet?",
+            Some(ConnectError::Refused { .. }) => "; is the certificate of this fleet, and still good?",
+            _ => "",
+        };
+        Fault::Unreachable(format!("{}{advice}", list.join("; ")))
+    }
 }
 
-fn parse_address(text: &str) -> Result<Address, Fault> {
-    let fault = |what: &str| {
-        Fault::Usage(format!("--endpoint {text:?}: {what}; write https://HOST:PORT or unix:PATH"))
-    };
-    if let Some(path) = text.strip_prefix("unix:") {
-        return if path.is_empty() { Err(fault("no path")) } else { Ok(Address::Unix(path.into())) };
-    }
-    let Some(authority) = text.strip_prefix("https://") else { return Err(fault("not an endpoint")) };
-    let authority = authority.trim_end_matches('/');
-    let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok()
-    });
-    if !has_port || authority.contains(['/', '@', '?', ' ']) {
-        return Err(fault("not a host and a port"));
-    }
-    Ok(Address::Https(format!("https://{authority}")))
+fn parse(text: &str) -> Result<Endpoint, Fault> {
+    text.parse().map_err(|error| Fault::Usage(format!("--endpoint: {error}")))
 }
 
 /// The socket of a `trunkline up` that was started in this directory.
-fn default_address(directory: &Path) -> Result<Address, Fault> {
+fn default_endpoint(directory: &Path) -> Result<Endpoint, Fault> {
     let sockets = ["trunkline-data/operator.sock", "data/operator.sock"];
     let found = sockets.iter().map(|socket| directory.join(socket)).find(|path| path.exists());
-    found.map(Address::Unix).ok_or_else(|| {
+    found.map(Endpoint::Unix).ok_or_else(|| {
         Fault::Usage(format!(
             "which control plane? Give --endpoint https://HOST:PORT with --identity DIR (or TRUNKLINE_ENDPOINT and \
              TRUNKLINE_IDENTITY), or --endpoint unix:DATA-DIR/operator.sock of a `trunkline up` on this machine; \
@@ -173,7 +163,7 @@ fn default_address(directory: &Path) -> Result<Address, Fault> {
     })
 }
 
-fn certificate(options: &ConnectionOptions) -> Result<Certificate, Fault> {
+fn certificate(options: &ConnectionOptions) -> Result<Files, Fault> {
     let file = |given: &Option<PathBuf>, name: &str, option: &str| {
         let of_identity = || options.identity.as_ref().map(|directory| directory.join(name));
         let path = given.clone().or_else(of_identity).ok_or_else(|| {
@@ -185,8 +175,8 @@ fn certificate(options: &ConnectionOptions) -> Result<Certificate, Fault> {
         std::fs::File::open(&path).map_err(|error| Fault::file(&path, "read", &error))?;
         Ok(path)
     };
-    Ok(Certificate {
-        cert: file(&options.cert, "cert.pem", "--cert")?,
+    Ok(Files {
+        certificate: file(&options.cert, "cert.pem", "--cert")?,
         key: file(&options.key, "key.pem", "--key")?,
         roots: file(&options.roots, "roots.pem", "--roots")?,
     })
@@ -198,30 +188,27 @@ mod tests {
 
     #[test]
     fn endpoints_are_https_urls_with_a_port_or_sockets() {
-        assert_eq!(parse_address("https://a:7443/").ok(), Some(Address::Https("https://a:7443".into())));
-        assert_eq!(
-            parse_address("https://[::1]:7443").ok(),
-            Some(Address::Https("https://[::1]:7443".into()))
-        );
-        assert_eq!(parse_address("unix:a/b.sock").ok(), Some(Address::Unix("a/b.sock".into())));
-        for text in
-            ["", "a:7443", "http://a:7443", "https://a", "https://::1:7443", "https://a:70000", "unix:"]
-        {
-            let fault = parse_address(text).expect_err(text);
+        for text in ["", "a:7443", "http://a:7443", "https://a", "unix:"] {
+            let fault = parse(text).expect_err(text);
             assert_eq!(fault.exit_code(), 2);
             assert!(fault.to_string().contains("https://HOST:PORT"), "{fault}");
         }
+        assert_eq!(
+            parse("https://[::1]:7443").map(|endpoint| endpoint.to_string()).ok(),
+            Some("https://[::1]:7443".into())
+        );
     }
 
     #[test]
     fn the_socket_of_a_server_in_this_directory_is_the_default() {
         let directory = tempfile::tempdir().expect("a directory");
-        let fault = default_address(directory.path()).expect_err("no socket");
+        let fault = default_endpoint(directory.path()).expect_err("no socket");
         assert!(fault.to_string().contains("--endpoint"), "{fault}");
         std::fs::create_dir(directory.path().join("data")).expect("a directory");
         let socket = directory.path().join("data/operator.sock");
         std::fs::write(&socket, "").expect("a file");
-        assert_eq!(default_address(directory.path()).ok(), Some(Address::Unix(socket)));
+        let endpoint = default_endpoint(directory.path()).expect("a socket");
+        assert_eq!(endpoint.to_string(), format!("unix:{}", socket.display()));
     }
 
     #[test]
@@ -234,7 +221,7 @@ mod tests {
             ConnectionOptions { identity: Some(directory.path().into()), ..ConnectionOptions::default() };
         options.roots = Some(directory.path().join("other.pem"));
         let certificate = certificate(&options).expect("a certificate");
-        assert_eq!(certificate.cert, directory.path().join("cert.pem"));
+        assert_eq!(certificate.certificate, directory.path().join("cert.pem"));
         assert_eq!(certificate.roots, directory.path().join("other.pem"));
     }
 

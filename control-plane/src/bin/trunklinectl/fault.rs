@@ -80,7 +80,7 @@ mod tests {
     fn a_refusal_without_words_says_its_code() {
         assert_eq!(
             Fault::refused(&Status::new(Code::Internal, "")).to_string(),
-            "Internal error encountered"
+            "Internal error"
         );
     }
 }

@@ -21,7 +21,8 @@ use std::time::Duration;
 use clap::Parser;
 
 use commands::{
-    allocations, completions, config, drain, events, keys, nodes, policy, sites, slices, status, table, usage,
+    allocations, ca, completions, config, doctor, drain, events, keys, nodes, policy, reference, sites,
+    slices, status, table, usage,
 };
 use connection::Replicas;
 use fault::Fault;
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), Fault> {
     match options.command {
         Command::Completions(what) => completions::run(&what),
+        Command::Reference => reference::run(),
+        Command::Ca(what) => ca::run(options.global.output, what),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -73,7 +76,9 @@ async fn ask(global: Global, command: Command) -> Result<(), Fault> {
         Command::Usage(what) => usage::run(session, output, what).await,
         Command::Events(what) => events::run(session, output, &what).await,
         Command::Config(what) => config::run(session, output, what).await,
+        Command::Doctor => doctor::run(session, output).await,
+        Command::Ca(what) => ca::run(output, what),
         Command::Completions(what) => completions::run(&what),
-        Command::Reference => Ok(()),
+        Command::Reference => reference::run(),
     }
 }

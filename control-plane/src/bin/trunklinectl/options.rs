@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    allocations, completions, config, drain, events, keys, nodes, policy, slices, table, usage,
+    allocations, ca, completions, config, drain, events, keys, nodes, policy, slices, table, usage,
 };
 use crate::connection::ConnectionOptions;
 use crate::output::Output;
@@ -116,6 +116,17 @@ Examples:
     Events(events::Events),
     /// Shows and changes the settings of the fleet.
     Config(config::Config),
+    /// Looks for what is wrong or soon will be, and says what to do. Ends with exit code 1 when there are problems.
+    ///
+    /// Looks at certificates, clocks, replicas, store, versions, settings, servers, ports and network.
+    Doctor,
+    /// Makes and rotates certificates. Works on files and asks nobody.
+    #[command(after_help = "\
+Examples:
+  trunklinectl ca init ca
+  trunklinectl ca issue operator alice --role admin --dir ca --out alice
+  trunklinectl ca show --dir ca")]
+    Ca(ca::Ca),
     /// Prints a script with which a shell completes this command.
     #[command(after_help = "Example:\n  trunklinectl completions bash > /etc/bash_completion.d/trunklinectl")]
     Completions(completions::Completions),

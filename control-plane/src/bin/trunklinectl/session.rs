@@ -105,7 +105,7 @@ impl Session {
                 let said = Fault::refused(&status);
                 return Err(Fault::Unreachable(format!("no answer within {:?}: {said}", self.timeout)));
             }
-            self.replicas.next();
+            self.replicas.pass();
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -139,7 +139,7 @@ impl Session {
                 return Err(Fault::refused(&lost));
             }
             self.client = None;
-            self.replicas.next();
+            self.replicas.pass();
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -155,7 +155,9 @@ impl Session {
                     let client = Client::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
                     self.client = Some(client);
                 }
-                Err(fault) if Instant::now() + PAUSE >= until => return Err(fault),
+                Err(fault) if !fault.may_pass() || Instant::now() + PAUSE >= until => {
+                    return Err(fault.fault());
+                }
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }

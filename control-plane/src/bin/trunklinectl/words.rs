@@ -1,8 +1,8 @@
 //! Words of the fleet as operators read and write them: `1.2` is server 2 of site 1, `(1, 7)` an epoch.
 
 use trunkline_proto::fleet::v1::{Epoch, NodeId};
+use trunkline_proto::operator::v1::Node;
 use trunkline_proto::operator::v1::node::State;
-use trunkline_proto::operator::v1::{Node, rollout};
 
 /// Reads `SITE.SERVER`. What numbers there may be, the control plane says.
 ///
@@ -38,17 +38,6 @@ pub fn state(node: &Node) -> &'static str {
         State::Drained => "drained",
         State::Dead => "dead",
         State::Faulty => "faulty",
-    }
-}
-
-/// A roll-out's state, in a word.
-#[must_use]
-pub fn rollout(state: rollout::State) -> &'static str {
-    match state {
-        rollout::State::Unspecified => "none",
-        rollout::State::Running => "running",
-        rollout::State::Done => "done",
-        rollout::State::Stopped => "stopped",
     }
 }
 

@@ -43,8 +43,8 @@ struct Filter {
     #[arg(long)]
     user: Option<String>,
     /// Of this key.
-    #[arg(long, value_name = "KEY", id = "of_key")]
-    of_key: Option<String>,
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
     /// With this client or relayed address, with or without its port.
     #[arg(long, value_name = "IP[:PORT]")]
     address: Option<String>,
@@ -76,7 +76,7 @@ pub async fn run(session: &mut Session, output: Output, allocations: Allocations
 async fn list(session: &mut Session, output: Output, filter: Filter) -> Result<(), Fault> {
     let filter = AllocationFilter {
         user: filter.user.unwrap_or_default(),
-        key_id: filter.of_key.unwrap_or_default(),
+        key_id: filter.key.unwrap_or_default(),
         address: filter.address.unwrap_or_default(),
         node: filter.node,
         limit: filter.limit,

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use trunkline_control_plane::connector::Endpoint;
 use trunkline_proto::fleet::v1::NodeId;
 use trunkline_proto::operator::v1::{
     AddNodeRequest, AddNodeResponse, ListNodesRequest, ListNodesResponse, MutationResponse, Node,
@@ -9,7 +10,6 @@ use trunkline_proto::operator::v1::{
 };
 
 use crate::commands::status;
-use crate::connection::Address;
 use crate::fault::Fault;
 use crate::output::{self, Columns, Output, clean, rate};
 use crate::session::Session;
@@ -247,8 +247,8 @@ async fn endpoints(session: &mut Session) -> Vec<String> {
     if !advertised.is_empty() {
         return advertised;
     }
-    let given = session.replicas().addresses().iter();
-    given.filter(|address| matches!(address, Address::Https(_))).map(ToString::to_string).collect()
+    let given = session.replicas().endpoints().iter();
+    given.filter(|address| matches!(address, Endpoint::Tls(_))).map(ToString::to_string).collect()
 }
 
 fn join_command(endpoints: &[String], token: &str) -> String {

@@ -20,8 +20,8 @@ pub struct Usage {
     #[arg(long, value_name = "TIME", value_parser = time::parse_moment)]
     to: Option<u64>,
     /// Of this key.
-    #[arg(long, value_name = "KEY", id = "of_key")]
-    of_key: Option<String>,
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
     /// Of this user.
     #[arg(long)]
     user: Option<String>,
@@ -54,7 +54,7 @@ pub async fn run(session: &mut Session, output: Output, usage: Usage) -> Result<
     let request = QueryUsageRequest {
         from_unix_s: usage.from.unwrap_or_default(),
         to_unix_s: usage.to.unwrap_or_default(),
-        key_id: usage.of_key.unwrap_or_default(),
+        key_id: usage.key.unwrap_or_default(),
         user: usage.user.unwrap_or_default(),
         group_by: group_by.into(),
     };

@@ -78,9 +78,6 @@ mod tests {
 
     #[test]
     fn a_refusal_without_words_says_its_code() {
-        assert_eq!(
-            Fault::refused(&Status::new(Code::Internal, "")).to_string(),
-            "Internal error"
-        );
+        assert_eq!(Fault::refused(&Status::new(Code::Internal, "")).to_string(), "Internal error");
     }
 }

@@ -115,6 +115,11 @@ Examples:
   trunklinectl events --follow --output json")]
     Events(events::Events),
     /// Shows and changes the settings of the fleet.
+    #[command(after_help = "\
+Examples:
+  trunklinectl config show > settings.toml
+  trunklinectl config apply settings.toml --dry-run
+  trunklinectl config apply settings.toml")]
     Config(config::Config),
     /// Looks for what is wrong or soon will be, and says what to do. Ends with exit code 1 when there are problems.
     ///

@@ -103,7 +103,7 @@ impl Session {
             self.client = None;
             if Instant::now() + PAUSE >= until {
                 let said = Fault::refused(&status);
-                return Err(Fault::Unreachable(format!("no answer within {:?}: {said}", self.timeout)));
+                return Err(Fault::Unreachable(format!("not done within {:?}: {said}", self.timeout)));
             }
             self.replicas.pass();
             tokio::time::sleep(PAUSE).await;
@@ -165,10 +165,10 @@ impl Session {
     }
 }
 
-/// Whether the answer may have been lost on the way, so that asking again makes sense.
+/// Whether the answer may have been lost on the way, or others were faster, so that asking again makes sense.
 fn is_lost(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded => true,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
         // Made on this side, when the connection ended under the call.
         Code::Unknown | Code::Cancelled | Code::Internal => std::error::Error::source(status).is_some(),
         _ => false,

@@ -35,7 +35,12 @@ pub fn parse(text: &str) -> Result<Settings, String> {
     let document: Document = toml::from_str(text).map_err(|error| {
         let (line, column) = place(text, error.span().map_or(0, |span| span.start));
         let message = error.message().split('\n').collect::<Vec<_>>().join(", ");
-        format!("line {line}, column {column}: {message}")
+        match field(text, line) {
+            Some(field) if !message.contains(&field) => {
+                format!("line {line}, column {column}: {field}: {message}")
+            }
+            _ => format!("line {line}, column {column}: {message}"),
+        }
     })?;
     let policy = document.policy;
     Ok(Settings {
@@ -80,6 +85,17 @@ pub fn text(settings: &Settings, version: u64) -> Result<String, String> {
     };
     let document = toml::to_string_pretty(&document).map_err(|error| error.to_string())?;
     Ok(format!("# Settings of the fleet, version {version}. 0 is no limit, or the default.\n{document}"))
+}
+
+/// The field whose value stands on this line, or begins above it: the reader of TOML does not say.
+fn field(text: &str, line: usize) -> Option<String> {
+    let mut above = text.lines().take(line).collect::<Vec<_>>().into_iter().rev();
+    let key = above.by_ref().find_map(|line| {
+        let (key, _) = line.split_once('=')?;
+        Some(key.trim()).filter(|key| !key.is_empty() && !key.contains(['"', '[', '#']))
+    })?;
+    let table = above.find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+    Some(table.map_or_else(|| key.to_owned(), |table| format!("{table}.{key}")))
 }
 
 /// Line and column of a byte, from 1.
@@ -139,10 +155,15 @@ mod tests {
         let cases = [
             ("user-quota = 1\nusr-quota = 2\n", "line 2, column 1", "usr-quota"),
             ("[policy]\nclient-allow = []\npeer_deny = []\n", "line 3, column 1", "peer_deny"),
-            ("key-quota = -1", "line 1, column 13", "-1"),
+            ("key-quota = -1", "line 1, column 13: key-quota", "-1"),
             ("\nkey-quota = \"1\"", "line 2, column 13", "string"),
             ("key-quota = ", "line 1, column 13", ""),
-            ("[policy]\nclient-deny-asn = [4294967296]", "line 2, column 20", "4294967296"),
+            (
+                "[policy]\nclient-deny-asn = [4294967296]",
+                "line 2, column 20: policy.client-deny-asn",
+                "4294967296",
+            ),
+            ("[policy]\npeer-deny = [\n  \"10.0.0.0/8\",\n  7\n]", "line 4, column 3: policy.peer-deny", "7"),
         ];
         for (text, place, names) in cases {
             let fault = parse(text).expect_err(text);

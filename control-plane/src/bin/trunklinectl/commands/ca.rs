@@ -187,8 +187,14 @@ fn init(output: Output, dir: &Path) -> Result<(), Fault> {
     )
 }
 
+fn open(dir: &Path) -> Result<Directory, Fault> {
+    Directory::open(dir).map_err(|error| {
+        Fault::Local(format!("{error}: `trunklinectl ca init {}` makes an authority", dir.display()))
+    })
+}
+
 fn issue(output: Output, name: &Name, how: &How) -> Result<(), Fault> {
-    let directory = Directory::open(&how.of.dir).map_err(local)?;
+    let directory = open(&how.of.dir)?;
     let lifetime = how.lifetime.map(Duration::from_secs);
     let files = if how.replace {
         directory.reissue_into(name, lifetime, &how.out)
@@ -215,7 +221,7 @@ fn issue(output: Output, name: &Name, how: &How) -> Result<(), Fault> {
 }
 
 fn rotate(output: Output, rotate: &Rotate) -> Result<(), Fault> {
-    let directory = Directory::open(&rotate.of.dir).map_err(local)?;
+    let directory = open(&rotate.of.dir)?;
     if rotate.issuer {
         directory.renew_issuer().map_err(local)?;
         let text =
@@ -227,7 +233,9 @@ fn rotate(output: Output, rotate: &Rotate) -> Result<(), Fault> {
         Step::Switch => RotationStep::Switch,
         Step::Retire => RotationStep::Retire,
     };
-    directory.rotate(step).map_err(|error| Fault::Local(format!("{error}: see `trunklinectl ca show`")))?;
+    directory
+        .rotate(step)
+        .map_err(|error| Fault::Local(format!("{error} (`trunklinectl ca show` says where it is)")))?;
     let dir = rotate.of.dir.display();
     let (name, next) = match step {
         RotationStep::Begin => (
@@ -256,7 +264,7 @@ fn rotate(output: Output, rotate: &Rotate) -> Result<(), Fault> {
 }
 
 fn show(output: Output, dir: &Path) -> Result<(), Fault> {
-    let directory = Directory::open(dir).map_err(local)?;
+    let directory = open(dir)?;
     let due = match directory.next_step() {
         RotationStep::Begin => "none",
         RotationStep::Switch => "switch",

@@ -97,30 +97,55 @@ pub fn with(mut document: Value, field: &str, value: Value) -> Value {
 
 async fn wait(session: &mut Session, output: Output, target: &DrainTarget) -> Result<Vec<Node>, Fault> {
     let mut progress = Progress::new(output);
+    let site = target.site.or(target.node.map(|node| node.site));
+    // A replica that is a moment behind does not show the drain yet.
+    let mut has_begun = false;
     loop {
-        let nodes = nodes::ask(session, target.site, target.node).await?;
-        progress.show(remaining(&nodes));
-        if nodes.iter().all(is_empty) {
+        let is_wanted = |node: &Node| target.node.is_none() || node.node == target.node;
+        let (nodes, others): (Vec<_>, Vec<_>) =
+            nodes::ask(session, site, None).await?.into_iter().partition(is_wanted);
+        let heirs = if others.iter().any(takes_rows) { Heirs::Some } else { Heirs::None };
+        let serves = nodes.iter().any(takes_rows);
+        let is_over = !serves && nodes.iter().all(|node| is_empty(node, heirs));
+        progress.show(remaining(&nodes, heirs));
+        if is_over || (has_begun && serves) {
             progress.end();
-            return Ok(nodes);
         }
-        if nodes.iter().any(|node| matches!(node.state(), State::Ready)) {
-            let text = "somebody undrained it meanwhile; look with `trunklinectl events`";
-            progress.end();
-            return Err(Fault::Incomplete(text.into()));
+        match (is_over, serves) {
+            (true, _) => return Ok(nodes),
+            (false, true) if has_begun => {
+                let text = "somebody undrained it meanwhile: see `trunklinectl events`";
+                return Err(Fault::Incomplete(text.into()));
+            }
+            (false, true) => {}
+            (false, false) => has_begun = true,
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
+/// Whether another server of the site can take the rows. Where there is none, they stay where they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heirs {
+    Some,
+    None,
+}
+
+fn takes_rows(node: &Node) -> bool {
+    matches!(node.state(), State::Ready | State::Faulty)
+}
+
 /// Whether nothing is left to wait for.
-fn is_empty(node: &Node) -> bool {
+fn is_empty(node: &Node, heirs: Heirs) -> bool {
+    let has_rows = node.rows > 0 && heirs == Heirs::Some;
     match node.state() {
-        State::Drained => node.rows == 0,
         // One that never joined has no allocations; a dead one tells nobody.
-        State::Expected | State::Dead => node.rows == 0,
-        State::Faulty => node.rows == 0 && allocations(node) == 0,
-        State::Unspecified | State::Ready | State::Draining => false,
+        State::Drained | State::Expected | State::Dead => !has_rows,
+        // Without rows it would be called drained: here it keeps them, for want of others.
+        State::Draining => {
+            !has_rows && heirs == Heirs::None && node.report.is_some() && allocations(node) == 0
+        }
+        State::Unspecified | State::Ready | State::Faulty => false,
     }
 }
 
@@ -128,13 +153,16 @@ fn allocations(node: &Node) -> u64 {
     node.report.as_ref().map_or(0, |report| report.allocations)
 }
 
-fn remaining(nodes: &[Node]) -> String {
-    let allocations: u64 = nodes.iter().map(allocations).sum();
+fn remaining(nodes: &[Node], heirs: Heirs) -> String {
+    let allocations = words::count(nodes.iter().map(allocations).sum(), "allocation");
     let rows: u64 = nodes.iter().map(|node| u64::from(node.rows)).sum();
-    let left = format!("{}, {} left", words::count(allocations, "allocation"), words::count(rows, "row"));
-    let names: Vec<_> =
-        nodes.iter().filter(|node| !is_empty(node)).map(|node| words::node(node.node.as_ref())).collect();
-    if nodes.len() > 1 && !names.is_empty() { format!("{left} on {}", names.join(", ")) } else { left }
+    let left = match heirs {
+        Heirs::Some => format!("{allocations}, {} left", words::count(rows, "row")),
+        Heirs::None => format!("{allocations} left; no other server of the site is there to take the rows"),
+    };
+    let is_busy = |node: &&Node| !is_empty(node, heirs);
+    let names: Vec<_> = nodes.iter().filter(is_busy).map(|node| words::node(node.node.as_ref())).collect();
+    if nodes.len() > 1 && !names.is_empty() { format!("{left} (on {})", names.join(", ")) } else { left }
 }
 
 fn finished(nodes: &[Node]) -> String {
@@ -157,18 +185,28 @@ mod tests {
 
     #[test]
     fn a_drain_ends_when_neither_rows_nor_allocations_are_left() {
+        let is_empty = |node: &Node| super::is_empty(node, Heirs::Some);
         assert!(!is_empty(&node(State::Draining, 0, 1)));
         assert!(!is_empty(&node(State::Drained, 1, 0)));
         assert!(is_empty(&node(State::Drained, 0, 0)));
         assert!(!is_empty(&node(State::Dead, 7, 0)));
         assert!(is_empty(&node(State::Dead, 0, 9)));
-        assert!(!is_empty(&node(State::Faulty, 0, 1)));
+        assert!(!is_empty(&node(State::Faulty, 0, 0)));
+    }
+
+    #[test]
+    fn rows_that_nobody_can_take_are_not_waited_for() {
+        assert!(is_empty(&node(State::Draining, 16_384, 0), Heirs::None));
+        assert!(!is_empty(&node(State::Draining, 16_384, 1), Heirs::None));
+        assert!(!is_empty(&node(State::Draining, 16_384, 0), Heirs::Some));
+        assert!(remaining(&[node(State::Draining, 16_384, 0)], Heirs::None).contains("no other server"));
     }
 
     #[test]
     fn progress_counts_allocations_and_rows() {
-        assert_eq!(remaining(&[node(State::Draining, 1, 12)]), "12 allocations, 1 row left");
+        let one = [node(State::Draining, 1, 12)];
+        assert_eq!(remaining(&one, Heirs::Some), "12 allocations, 1 row left");
         let two = [node(State::Draining, 4, 1), node(State::Drained, 0, 0)];
-        assert_eq!(remaining(&two), "1 allocation, 4 rows left on 1.2");
+        assert_eq!(remaining(&two, Heirs::Some), "1 allocation, 4 rows left (on 1.2)");
     }
 }

@@ -25,10 +25,13 @@ use trunkline_proto::operator::v1::{
 
 type Answer = Box<dyn FnMut(&[u8]) -> Result<Vec<u8>, Status> + Send>;
 
+/// Method and request.
+type Asked = (&'static str, Vec<u8>);
+
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<BTreeMap<&'static str, Answer>>>,
-    asked: Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 /// The control plane; it ends with this value.

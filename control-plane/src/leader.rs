@@ -83,10 +83,8 @@ impl Holder<'_> {
                 Err(error) if kept_at.elapsed() >= GIVE_UP_AFTER => return Err(error),
                 Err(error) => tracing::debug!(%error, "the lease could not be kept alive; trying again"),
             }
-            if terms.borrow().is_none() {
-                self.try_to_lead(terms).await;
-            }
-            self.pause(terms.borrow().is_some()).await;
+            let leads = terms.borrow().is_some() || self.try_to_lead(terms).await;
+            self.pause(leads).await;
         }
     }
 
@@ -110,7 +108,7 @@ impl Holder<'_> {
         Ok(())
     }
 
-    async fn try_to_lead(&self, terms: &watch::Sender<Option<Term>>) {
+    async fn try_to_lead(&self, terms: &watch::Sender<Option<Term>>) -> bool {
         let key = records::key::<Leader>("");
         let record = Leader { replica: self.core.name().to_owned() };
         let transaction = Transaction {
@@ -122,9 +120,13 @@ impl Holder<'_> {
                 tracing::info!(replica = self.core.name(), "leads");
                 self.core.wait_for(fence).await;
                 terms.send_replace(Some(Term { fence }));
+                true
             }
-            Err(StoreError::Conflict) => {}
-            Err(error) => tracing::debug!(%error, "could not stand for leader"),
+            Err(StoreError::Conflict) => false,
+            Err(error) => {
+                tracing::debug!(%error, "could not stand for leader");
+                false
+            }
         }
     }
 

@@ -53,8 +53,7 @@ pub async fn seal_secrets(store: &AnyStore, sealing: &Sealing) -> Result<(), Sto
 
 async fn seal_kind<R: Unsealed>(store: &AnyStore, sealing: &Sealing) -> Result<(), StoreError> {
     for entry in store.list(R::PREFIX).await?.entries {
-        let kept =
-            records::open::<R>(&entry).map_err(|damaged| StoreError::Failed(damaged.to_string()))?;
+        let kept = records::open::<R>(&entry).map_err(|damaged| StoreError::Failed(damaged.to_string()))?;
         let mut record = kept.record;
         if !record.seal(sealing, &entry.key) {
             continue;
@@ -86,8 +85,7 @@ mod tests {
         let turn = TurnKey { id: "ab".into(), clear_secret: "canary-one".into(), ..TurnKey::default() };
         let fleet = FleetKey { id: 3, clear_secret: b"canary-two-bytes".to_vec(), ..FleetKey::default() };
         let admin = AdminToken { clear_token: "canary-three".into(), ..AdminToken::default() };
-        let changes =
-            vec![records::put("ab", &turn), records::put(3, &fleet), records::put("", &admin)];
+        let changes = vec![records::put("ab", &turn), records::put(3, &fleet), records::put("", &admin)];
         store.commit(Transaction { checks: vec![], changes }).await.unwrap();
 
         seal_secrets(&store, &sealing).await.unwrap();

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod configuration;
+pub mod configurations;
 pub mod connector;
 pub mod core;
 pub mod event;
@@ -25,3 +26,4 @@ pub mod session;
 pub mod settings;
 pub mod state;
 pub mod store;
+pub mod usage;

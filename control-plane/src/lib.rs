@@ -18,6 +18,7 @@ pub mod identity;
 pub mod join_token;
 pub mod listener;
 pub mod mutation;
+pub mod node_service;
 pub mod operator_service;
 pub mod pki;
 pub mod records;

@@ -61,6 +61,7 @@ pub fn add(
         node: Some(node_message(node)),
         secret_sha256: token.secret_sha256().to_vec(),
         expires_unix_s,
+        ..TokenRecord::default()
     };
     Ok(Plan {
         checks: Vec::new(),

@@ -41,7 +41,7 @@ impl Replica {
             let (listener, endpoint) = listen(directory.path(), identity).await;
             let info = ReplicaInfo { name: "one".into(), address: String::new() };
             let sealing = Sealing::ephemeral().expect("random bytes");
-            let core = Core::start(store.clone(), sealing, info).await.ok().expect("a core");
+            let core = Core::start(store.clone(), sealing, info).await.expect("a core");
             let surroundings = Surroundings { root_sha256: Some([7; 32]), ..Surroundings::default() };
             let service = OperatorServiceServer::new(OperatorServiceImpl::new(core.clone(), surroundings));
             let server = server().layer(access_layer()).add_service(service);

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod api;
 pub mod certificate;
 pub mod ice;
+pub mod journal;
 pub mod keys;
 pub mod options;
 pub mod plan;

@@ -6,6 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod hex;
+pub mod identity;
+pub mod join_token;
 pub mod records;
+pub mod sealing;
 pub mod state;
 pub mod store;

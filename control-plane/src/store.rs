@@ -3,8 +3,17 @@
 //! The shape is etcd's: one revision for the whole store that rises with every change, and transactions that demand
 //! the revisions they were made from. Every implementation passes the same suite.
 
+mod any;
+mod embedded;
+
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+pub use any::{AnyStore, AnyWatch};
+pub use embedded::{Embedded, OpenError};
 
 /// One key with its value.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,7 +40,7 @@ pub struct Listing {
 pub struct Revision(pub u64);
 
 /// Names a lease; the keys bound to it go when it is not kept alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
 /// What a transaction demands of a key.
@@ -71,6 +80,86 @@ pub struct Transaction {
     pub changes: Vec<Change>,
 }
 
+impl Change {
+    /// The key that it changes.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value, .. } => key.len().saturating_add(value.len()),
+            Self::Delete { key } => key.len(),
+        }
+    }
+}
+
+impl Transaction {
+    /// Whether every store takes it: the same limits for all of them, so that what works over one works over all.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] says what is too large; [`StoreError::Failed`] names a key that is changed twice.
+    pub fn validate(&self) -> Result<(), StoreError> {
+        let operations = self.checks.len().saturating_add(self.changes.len());
+        if operations > CHANGES_MAX {
+            let text = format!("{operations} checks and changes in one transaction; at most {CHANGES_MAX}");
+            return Err(StoreError::TooLarge(text));
+        }
+        let mut changed = BTreeSet::new();
+        let mut bytes = 0_usize;
+        for change in &self.changes {
+            validate_change(change)?;
+            bytes = bytes.saturating_add(change.bytes());
+            if !changed.insert(change.key()) {
+                return Err(StoreError::Failed(format!("a transaction changes {:?} twice", change.key())));
+            }
+        }
+        for (key, _) in &self.checks {
+            validate_key(key)?;
+        }
+        if bytes > TRANSACTION_BYTES_MAX {
+            let text = format!("a transaction of {bytes} bytes; at most {TRANSACTION_BYTES_MAX}");
+            return Err(StoreError::TooLarge(text));
+        }
+        Ok(())
+    }
+}
+
+fn validate_change(change: &Change) -> Result<(), StoreError> {
+    validate_key(change.key())?;
+    match change {
+        Change::Put { key, value, .. } if value.len() > VALUE_BYTES_MAX => Err(StoreError::TooLarge(
+            format!("a value of {} bytes for {key:?}; at most {VALUE_BYTES_MAX}", value.len()),
+        )),
+        Change::Put { .. } | Change::Delete { .. } => Ok(()),
+    }
+}
+
+fn validate_key(key: &str) -> Result<(), StoreError> {
+    match key.len() {
+        0 => Err(StoreError::Failed("a transaction names the empty key".to_owned())),
+        1..=KEY_BYTES_MAX => Ok(()),
+        longer => Err(StoreError::TooLarge(format!("a key of {longer} bytes; at most {KEY_BYTES_MAX}"))),
+    }
+}
+
+/// SHA-256 over keys, revisions and values: whether what watches told is what the store holds.
+#[must_use]
+pub fn fingerprint(listing: &Listing) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for entry in &listing.entries {
+        for part in [entry.key.as_bytes(), &entry.revision.0.to_be_bytes(), &entry.value] {
+            // Lengths in front: two different listings never give the same bytes.
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
+}
+
 /// What happened to a key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Event {
@@ -83,6 +172,26 @@ pub enum Event {
         /// When.
         revision: Revision,
     },
+}
+
+impl Event {
+    /// The key it happened to.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Deleted { key, .. } => key,
+        }
+    }
+
+    /// When.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put(entry) => entry.revision,
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
 }
 
 /// Why the store did not do it.
@@ -109,6 +218,8 @@ pub enum StoreError {
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// Longest value, in bytes: a steering table of 65,536 rows with 12 bytes each.
 pub const VALUE_BYTES_MAX: usize = 1_024 * 1_024;
+/// Keys and values of one transaction together, in bytes (etcd's default limit is 1.5 MiB a request).
+pub const TRANSACTION_BYTES_MAX: usize = 1_280 * 1_024;
 /// Checks and changes of one transaction (etcd's default limit is 128 operations).
 pub const CHANGES_MAX: usize = 120;
 

@@ -118,8 +118,9 @@ impl Journal {
                 None => Reader::open(self.segments.front()?).ok()?,
             };
             let reader = self.reader.insert(reader);
-            let bytes = self.segments.iter().find(|segment| segment.first == reader.first)?.bytes;
-            if let Some(record) = reader.next(bytes) {
+            let segment = self.segments.iter().find(|segment| segment.first == reader.first);
+            // One that is counted meanwhile has gone.
+            if let Some(record) = segment.and_then(|segment| reader.next(segment.bytes)) {
                 if Name::of(&record) >= self.unacknowledged() {
                     return Some(record);
                 }
@@ -186,9 +187,9 @@ fn found(directory: &Path) -> io::Result<(VecDeque<Segment>, bool)> {
     let mut segments: VecDeque<Segment> = VecDeque::new();
     let mut is_whole = true;
     for name in names {
-        let follows = segments.back().is_none_or(|before| {
-            name.epoch > before.first.epoch || (is_whole && name == before.next())
-        });
+        let follows = segments
+            .back()
+            .is_none_or(|before| name.epoch > before.first.epoch || (is_whole && name == before.next()));
         if !follows {
             // Numbers are missing before it: the control plane would refuse it for ever.
             tracing::error!(?name, "a file of the usage journal was damaged, and what follows it is lost");

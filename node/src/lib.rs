@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod api;
+pub mod cache;
 pub mod certificate;
 pub mod ice;
 pub mod journal;

@@ -86,7 +86,10 @@ impl Segment {
         }
         let cut = if segment.bytes == length { Cut::Nothing } else { Cut::Tail };
         if cut == Cut::Tail {
-            tracing::info!(bytes = length - segment.bytes, "a record of the usage journal was not whole: cut off");
+            tracing::info!(
+                bytes = length - segment.bytes,
+                "a record of the usage journal was not whole: cut off"
+            );
             // It is never read again, on a full or read-only disk either.
             let _ = segment.file.set_len(segment.bytes);
         }

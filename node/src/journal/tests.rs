@@ -40,11 +40,10 @@ fn records_are_numbered_and_survive_a_restart_in_order() {
     let mut journal = open(&directory);
     (1..=3).for_each(|index| second(&mut journal, index));
     let before = sent(&mut journal);
-    assert_eq!(before.iter().map(|(name, bytes)| (name.sequence, *bytes)).collect::<Vec<_>>(), [
-        (1, 2),
-        (2, 3),
-        (3, 4)
-    ]);
+    assert_eq!(
+        before.iter().map(|(name, bytes)| (name.sequence, *bytes)).collect::<Vec<_>>(),
+        [(1, 2), (2, 3), (3, 4)]
+    );
     drop(journal);
     let mut journal = open(&directory);
     assert_eq!(sent(&mut journal), before);
@@ -168,7 +167,10 @@ fn more_users_than_memory_holds_still_count_for_their_key() {
     let records: Vec<_> = std::iter::from_fn(|| journal.next_record()).collect();
     let entries = records.iter().flat_map(|record| &record.entries);
     assert_eq!(entries.clone().map(|entry| entry.bytes_to_peer).sum::<u64>(), 100_010);
-    assert_eq!(entries.filter(|entry| entry.user.is_empty()).map(|entry| entry.bytes_to_peer).sum::<u64>(), 10);
+    assert_eq!(
+        entries.filter(|entry| entry.user.is_empty()).map(|entry| entry.bytes_to_peer).sum::<u64>(),
+        10
+    );
 }
 
 /// What happens to a journal.
@@ -194,7 +196,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_written_record_is_counted_once_and_in_order(steps in steps()) {

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, Command};
+use clap::{ArgMatches, Command};
 use tracing_subscriber::EnvFilter;
-use trunkline_node::options::Options;
+use trunkline_node::options::{Mode, Options};
 use trunkline_node::{reference, up};
 
 fn main() -> ExitCode {
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let up = Options::augment_args(Command::new("up"))
+    let up = Mode::Up
+        .command()
         .about("Run a TURN and STUN server with its HTTP API and demo page: one process, no root, no other service")
         .after_help(UP_EXAMPLES)
         .after_long_help(UP_EXAMPLES);

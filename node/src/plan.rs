@@ -12,7 +12,7 @@ use trunkline_turn::quota::Quotas;
 use trunkline_wire::NodeId;
 use trunkline_wire::token::FleetKey;
 
-use crate::options::{Fleet, Options, SliceLease};
+use crate::options::{Fleet, Mode, Options, SliceLease};
 
 /// What is wrong with a set of options.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Fault {
     HalfCertificate(&'static str, &'static str),
     /// Not where a server can listen.
     #[error(
-        "{option} {port}: must be 1 to {highest} (with a [fleet], the ports from {RELAY_PORT_MIN} on are relay ports)"
+        "{option} {port}: must be 1 to {highest} (where relay addresses are shared, the ports from {RELAY_PORT_MIN} on are relay ports)"
     )]
     BadPort {
         /// The option.
@@ -61,6 +61,20 @@ pub enum Fault {
         /// The most.
         max: u64,
     },
+    /// It means nothing to this command.
+    #[error("{option} is an option of `trunkline {command}` alone")]
+    OtherCommand {
+        /// The option, or the table of the file.
+        option: &'static str,
+        /// The command that takes it.
+        command: &'static str,
+    },
+    /// Nobody to take a configuration from.
+    #[error("--control-plane is missing; name a replica, such as --control-plane https://10.0.0.5:7443")]
+    NoControlPlane,
+    /// Slices of an address that is wholly ours.
+    #[error("{0} is both --relay-address and --shared-relay-address; an address is shared or it is not")]
+    SharedAndOwn(IpAddr),
     /// Two passwords for one name.
     #[error("--user {0} is given twice")]
     UserTwice(String),
@@ -86,6 +100,32 @@ pub enum Fault {
 }
 
 impl Options {
+    /// Checks that the options are those of a command, and everything that [`Options::check`] checks.
+    ///
+    /// # Errors
+    /// The first [`Fault`].
+    pub fn check_for(&self, mode: Mode) -> Result<(), Fault> {
+        let given = [
+            ("control_plane", "--control-plane", !self.control_plane.is_empty()),
+            ("join", "--join", self.join.is_some()),
+            ("encapsulation_address", "--encapsulation-address", self.encapsulation_address.is_some()),
+            ("shared_relay_address", "--shared-relay-address", !self.shared_relay_address.is_empty()),
+            ("json", "--json", self.json),
+            ("fleet", "[fleet]", self.fleet.is_some()),
+        ];
+        let other = match mode {
+            Mode::Up => Mode::Node.name(),
+            Mode::Node => Mode::Up.name(),
+        };
+        if let Some((_, option, _)) = given.into_iter().find(|(field, _, is)| *is && mode.refuses(field)) {
+            return Err(Fault::OtherCommand { option, command: other });
+        }
+        if mode == Mode::Node && self.control_plane.is_empty() {
+            return Err(Fault::NoControlPlane);
+        }
+        self.check()
+    }
+
     /// Checks everything that can be wrong without looking at the machine.
     ///
     /// # Errors
@@ -98,6 +138,9 @@ impl Options {
             (Some(_), None) => return Err(Fault::HalfCertificate("--tls-cert", "--tls-key")),
             (None, Some(_)) => return Err(Fault::HalfCertificate("--tls-key", "--tls-cert")),
             (Some(_), Some(_)) | (None, None) => {}
+        }
+        if let Some(twice) = self.relay_address.iter().find(|ip| self.shared_relay_address.contains(ip)) {
+            return Err(Fault::SharedAndOwn(*twice));
         }
         let mut names = HashSet::new();
         match self.user.iter().find(|user| !names.insert(&user.name)) {
@@ -121,11 +164,12 @@ impl Options {
 
     fn check_ports(&self) -> Result<(), Fault> {
         let mut ports = vec![("--turn-port", self.turn_port), ("--tls-port", self.tls_port)];
-        ports.extend(
-            self.fleet.iter().map(|fleet| ("encapsulation-address", fleet.encapsulation_address.port())),
-        );
+        let encapsulation = self.fleet.as_ref().map(|fleet| fleet.encapsulation_address);
+        let encapsulation = encapsulation.or(self.encapsulation_address);
+        ports.extend(encapsulation.map(|address| ("encapsulation-address", address.port())));
         // Alone, a node passes over the ports that it listens on; in a fleet they may lie in another's slice.
-        let highest = if self.fleet.is_some() { RELAY_PORT_MIN - 1 } else { u16::MAX };
+        let is_shared = self.fleet.is_some() || !self.shared_relay_address.is_empty();
+        let highest = if is_shared { RELAY_PORT_MIN - 1 } else { u16::MAX };
         match ports.into_iter().find(|(_, port)| !(1..=highest).contains(port)) {
             Some((option, port)) => Err(Fault::BadPort { option, port, highest }),
             None if self.turn_port == self.tls_port => Err(Fault::SamePort(self.turn_port)),

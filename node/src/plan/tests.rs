@@ -112,3 +112,33 @@ fn zero_is_no_limit() {
     assert_eq!((limits.policer.bytes, limits.new_peers), (Rate::UNLIMITED, Rate::UNLIMITED));
     assert_eq!(limits.policer.packets.per_s, 20_000);
 }
+
+#[test]
+fn options_of_the_other_command_are_refused_by_name() {
+    for (toml, mode, word) in [
+        (
+            "control-plane = [\"https://10.0.0.5:7443\"]",
+            Mode::Up,
+            "--control-plane is an option of `trunkline node`",
+        ),
+        ("shared-relay-address = [\"192.0.2.1\"]", Mode::Up, "--shared-relay-address"),
+        (
+            "json = true\ncontrol-plane = [\"https://[::1]:7443/\"]",
+            Mode::Node,
+            "--json is an option of `trunkline up`",
+        ),
+        ("", Mode::Node, "--control-plane is missing"),
+        (
+            "control-plane = [\"https://a:1\"]\nrelay-address = [\"192.0.2.1\"]\nshared-relay-address = [\"192.0.2.1\"]",
+            Mode::Node,
+            "192.0.2.1 is both",
+        ),
+    ] {
+        let fault = options(toml).check_for(mode).err().map(|fault| fault.to_string()).unwrap_or_default();
+        assert!(fault.contains(word), "{toml}: {fault}");
+    }
+    let node = options(
+        "control-plane = [\"https://replica.example:7443\"]\nencapsulation-address = \"10.0.0.1:6080\"",
+    );
+    assert_eq!(node.check_for(Mode::Node), Ok(()));
+}

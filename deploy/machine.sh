@@ -64,9 +64,13 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
-# A coturn that we have just installed must not take the TURN ports at the next boot. One that was there is left alone.
+# A service that we have just installed for its programs must not start at the next boot. One that was there is left alone.
 keep_stopped() {
-  if [[ " $* " == *" coturn "* ]] && command -v systemctl >/dev/null; then
-    as_root systemctl disable --quiet coturn.service || say "coturn stays enabled at boot: systemctl disable coturn"
-  fi
+  local package
+  command -v systemctl >/dev/null || return 0
+  for package in coturn:coturn etcd-server:etcd; do
+    [[ " $* " != *" ${package%%:*} "* ]] ||
+      as_root systemctl disable --quiet "${package##*:}.service" ||
+      say "${package##*:} stays enabled at boot: systemctl disable ${package##*:}"
+  done
 }

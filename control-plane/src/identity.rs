@@ -71,7 +71,9 @@ pub enum Unnamed {
     #[error("the certificate has several names of the form trunkline://…")]
     Several,
     /// The name is not one of the three forms.
-    #[error("{0:?} is none of trunkline://node/SITE.SERVER, trunkline://replica/NAME, trunkline://operator/ROLE/NAME")]
+    #[error(
+        "{0:?} is none of trunkline://node/SITE.SERVER, trunkline://replica/NAME, trunkline://operator/ROLE/NAME"
+    )]
     Unknown(String),
 }
 
@@ -124,13 +126,14 @@ impl Name {
     /// [`Unnamed`].
     pub fn of_certificate(certificate: &[u8]) -> Result<Self, Unnamed> {
         let malformed = |error: String| Unnamed::Malformed(error);
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| malformed(error.to_string()))?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|error| malformed(error.to_string()))?;
         let names = parsed.subject_alternative_name().map_err(|error| malformed(error.to_string()))?;
-        let mut ours = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-            GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
-            _ => None,
-        });
+        let mut ours =
+            names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+                GeneralName::URI(uri) if uri.starts_with(SCHEME) => Some(*uri),
+                _ => None,
+            });
         let name = ours.next().ok_or(Unnamed::Absent)?;
         if ours.next().is_some() {
             return Err(Unnamed::Several);

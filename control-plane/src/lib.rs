@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod connector;
 pub mod hex;
 pub mod identity;
 pub mod join_token;
+pub mod listener;
+pub mod pki;
 pub mod records;
 pub mod sealing;
 pub mod state;

@@ -119,7 +119,8 @@ impl Sealing {
         getrandom::fill(&mut nonce).expect("the operating system has random bytes");
         let key = self.0.first().expect("there is at least one key");
         let payload = Payload { msg: clear, aad: context.as_bytes() };
-        let sealed = key.cipher.encrypt(&XNonce::from(nonce), payload).expect("values are shorter than 256 GiB");
+        let sealed =
+            key.cipher.encrypt(&XNonce::from(nonce), payload).expect("values are shorter than 256 GiB");
         [&[key.id][..], &nonce, &sealed].concat()
     }
 
@@ -160,7 +161,8 @@ impl Sealing {
 impl Key {
     /// The id is derived from the key, so that it stays the same wherever the key stands in the file.
     fn new(key: &[u8; KEY_BYTES]) -> Self {
-        let id = Sha256::digest([&b"trunkline store key"[..], key].concat()).first().copied().unwrap_or_default();
+        let id =
+            Sha256::digest([&b"trunkline store key"[..], key].concat()).first().copied().unwrap_or_default();
         Self { id, cipher: XChaCha20Poly1305::new(&(*key).into()) }
     }
 }
@@ -171,7 +173,8 @@ impl Key {
 /// [`SealingError::File`] with `AlreadyExists`, or what the system said.
 pub fn create_file(path: &Path) -> Result<(), SealingError> {
     let failed = |error| SealingError::File { path: path.display().to_string(), error };
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let text = Zeroizing::new(crate::hex::encode(&*fresh_key()?) + "\n");
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }

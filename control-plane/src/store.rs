@@ -5,6 +5,7 @@
 
 mod any;
 mod embedded;
+mod etcd;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 pub use any::{AnyStore, AnyWatch};
-pub use embedded::{Embedded, OpenError};
+pub use embedded::{Embedded, EmbeddedWatch, FILE_NAME, OpenError};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls, EtcdWatch};
 
 /// One key with its value.
 #[derive(Clone, PartialEq, Eq)]
@@ -240,7 +242,8 @@ pub struct StoreMember {
 
 /// What happens from some revision on. Dropping it ends it.
 pub trait Watch: Send {
-    /// The next events, in order; those of one transaction come together.
+    /// The next events, in order; those of one transaction come together. Nothing is lost when the future is dropped
+    /// before it is done.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] or [`StoreError::Failed`]: the watch is over; list again and watch anew.
@@ -259,6 +262,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn list(&self, prefix: &str) -> impl Future<Output = Result<Listing, StoreError>> + Send;
 
     /// Does a transaction; it is durable when this returns, and its revision is the one of every key it put.
+    /// Where it changed nothing the revision is [`Revision::default`]: there is nothing to wait for.
     fn commit(&self, transaction: Transaction) -> impl Future<Output = Result<Revision, StoreError>> + Send;
 
     /// A lease that ends unless it is kept alive within `ttl` (whole seconds, at least 1).

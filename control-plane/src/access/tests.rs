@@ -48,7 +48,8 @@ fn each_method_may_be_called_by_exactly_those_whom_its_role_admits() {
 
 #[test]
 fn the_table_has_each_method_of_each_service() {
-    let descriptors = prost_types::FileDescriptorSet::decode(trunkline_proto::DESCRIPTORS).expect("descriptors");
+    let descriptors =
+        prost_types::FileDescriptorSet::decode(trunkline_proto::DESCRIPTORS).expect("descriptors");
     let mut methods = 0;
     for file in &descriptors.file {
         for service in &file.service {
@@ -99,7 +100,10 @@ fn health_is_for_all_and_reflection_for_viewers() {
 fn a_refusal_names_the_role_that_is_needed() {
     let method = "/trunkline.operator.v1.OperatorService/AddNode";
     let viewer = permit(&operator(Role::Viewer), method).expect_err("refused");
-    assert_eq!(viewer.to_string(), format!("{method} needs the role admin; this certificate is of viewer alice"));
+    assert_eq!(
+        viewer.to_string(),
+        format!("{method} needs the role admin; this certificate is of viewer alice")
+    );
     let newcomer = permit(&Identity::Newcomer, method).expect_err("refused");
     assert!(matches!(newcomer, Refused::Unauthenticated { needed: "the role admin", .. }));
 }
@@ -120,7 +124,10 @@ async fn ask(identity: Option<Identity>, method: &str) -> (i32, bool) {
         request.extensions_mut().insert(identity);
     }
     let answer = access_layer().layer(inner).call(request).await.expect("an answer");
-    let code = answer.headers().get("grpc-status").map_or(0, |value| value.to_str().unwrap_or("").parse().unwrap_or(-1));
+    let code = answer
+        .headers()
+        .get("grpc-status")
+        .map_or(0, |value| value.to_str().unwrap_or("").parse().unwrap_or(-1));
     (code, reached.load(std::sync::atomic::Ordering::SeqCst))
 }
 

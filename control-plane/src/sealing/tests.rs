@@ -80,7 +80,8 @@ fn a_file_that_others_can_read_is_refused_with_what_to_do() {
 #[test]
 fn a_malformed_line_is_named_and_not_shown() {
     let bad = "5ecre7".repeat(8);
-    for text in [format!("{}\n{bad}\n", "11".repeat(32)), format!("{}\n{}", "11".repeat(32), "zz".repeat(32))] {
+    for text in [format!("{}\n{bad}\n", "11".repeat(32)), format!("{}\n{}", "11".repeat(32), "zz".repeat(32))]
+    {
         let (_directory, path) = file(&text, 0o600);
         let error = Sealing::from_file(&path).err().expect("refused").to_string();
         assert!(error.contains("line 2") && !error.contains("5ecre7"), "{error}");

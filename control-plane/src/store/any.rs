@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Embedded, Entry, Event, LeaseId, Listing, Revision, Store, StoreError, StoreMember, Transaction, Watch,
-    embedded,
+    Embedded, EmbeddedWatch, Entry, Etcd, EtcdWatch, Event, LeaseId, Listing, Revision, Store, StoreError,
+    StoreMember, Transaction, Watch,
 };
 
 /// One of the stores.
@@ -12,12 +12,16 @@ use super::{
 pub enum AnyStore {
     /// One file, of this process alone.
     Embedded(Embedded),
+    /// Of every process that reaches it.
+    Etcd(Etcd),
 }
 
 /// One of their watches.
 pub enum AnyWatch {
     /// Of the embedded store.
-    Embedded(embedded::EmbeddedWatch),
+    Embedded(EmbeddedWatch),
+    /// Of etcd.
+    Etcd(Box<EtcdWatch>),
 }
 
 impl From<Embedded> for AnyStore {
@@ -26,10 +30,17 @@ impl From<Embedded> for AnyStore {
     }
 }
 
+impl From<Etcd> for AnyStore {
+    fn from(store: Etcd) -> Self {
+        Self::Etcd(store)
+    }
+}
+
 impl Watch for AnyWatch {
     async fn next(&mut self) -> Result<Vec<Event>, StoreError> {
         match self {
             Self::Embedded(watch) => watch.next().await,
+            Self::Etcd(watch) => watch.next().await,
         }
     }
 }
@@ -40,48 +51,58 @@ impl Store for AnyStore {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         match self {
             Self::Embedded(store) => store.get(key).await,
+            Self::Etcd(store) => store.get(key).await,
         }
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         match self {
             Self::Embedded(store) => store.list(prefix).await,
+            Self::Etcd(store) => store.list(prefix).await,
         }
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, StoreError> {
         match self {
             Self::Embedded(store) => store.commit(transaction).await,
+            Self::Etcd(store) => store.commit(transaction).await,
         }
     }
 
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         match self {
             Self::Embedded(store) => store.grant(ttl).await,
+            Self::Etcd(store) => store.grant(ttl).await,
         }
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.keep_alive(lease).await,
+            Self::Etcd(store) => store.keep_alive(lease).await,
         }
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         match self {
             Self::Embedded(store) => store.revoke(lease).await,
+            Self::Etcd(store) => store.revoke(lease).await,
         }
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Self::Watch, StoreError> {
         match self {
             Self::Embedded(store) => store.watch(prefix, after).await.map(AnyWatch::Embedded),
+            Self::Etcd(store) => {
+                store.watch(prefix, after).await.map(|watch| AnyWatch::Etcd(Box::new(watch)))
+            }
         }
     }
 
     async fn members(&self) -> Vec<StoreMember> {
         match self {
             Self::Embedded(store) => store.members().await,
+            Self::Etcd(store) => store.members().await,
         }
     }
 }

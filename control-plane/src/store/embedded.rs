@@ -106,10 +106,13 @@ impl Embedded {
 }
 
 impl Shared {
-    /// Writes alone, and shows watches what was written.
+    /// Writes alone, and shows watches what was written. The default revision where nothing was.
     fn write(&self, work: impl FnOnce(&Self) -> Result<Done, StoreError>) -> Result<Revision, StoreError> {
         let _alone = lock(&self.writing);
         let done = work(self)?;
+        if done.events.is_empty() {
+            return Ok(Revision::default());
+        }
         self.history.append(done.revision, done.events);
         Ok(done.revision)
     }

@@ -29,11 +29,8 @@ impl History {
         Self { kept: Mutex::new(kept), newest: watch::Sender::new(revision) }
     }
 
-    /// Adds what a transaction did; nothing where it changed nothing.
+    /// Adds what a transaction did.
     pub(super) fn append(&self, revision: Revision, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
         lock(&self.kept).append(revision, events);
         self.newest.send_replace(revision);
     }

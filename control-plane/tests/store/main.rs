@@ -1,0 +1,7 @@
+//! What every store must do, run against each of them; and what only one of them can be asked.
+
+mod cluster;
+mod embedded;
+mod etcd;
+mod harness;
+mod suite;

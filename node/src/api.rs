@@ -37,10 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ice::Reachable;
-use crate::store::Embedded;
-
-/// The keys of a node that is its own control plane.
-pub type Keys = crate::keys::Keys<Embedded>;
+use crate::keys::Keys;
 
 /// A future of a [`Relay`].
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -268,7 +268,7 @@ impl Options {
         let mut blocks: Vec<RelayBlock> = vec![];
         for slice in slices {
             let at = blocks.iter().position(|block| block.ip == slice.address).unwrap_or_else(|| {
-                blocks.push(RelayBlock { ip: slice.address, owners: [None; trunkline_turn::ports::SLICES] });
+                blocks.push(RelayBlock::unowned(slice.address));
                 blocks.len() - 1
             });
             for owner in &mut blocks[at].owners[slice_indexes(slice)] {

@@ -11,9 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use trunkline_turn::ports::{PortTable, Reservations};
-use trunkline_turn::quota::Ledger;
-use trunkline_turn::{AllocationSummary, Config, Counters, Shared};
+use trunkline_turn::credentials::Credentials;
+use trunkline_turn::{AllocationSummary, Config, Counters};
 use trunkline_wire::AllocationId;
 use trunkline_wire::token::Keyring;
 
@@ -25,7 +24,7 @@ use crate::keys::{KeyError, NewKey};
 use crate::options::Options;
 use crate::plan::Fault;
 use crate::records::{self, RecordError};
-use crate::shard::{self, Fleet, Listen, Shards, Start, StartError};
+use crate::shard::{self, Applied, Listen, Shards, Start, StartError};
 use crate::store::{Embedded, OpenError};
 
 use ending::Signals;
@@ -103,23 +102,18 @@ async fn node(options: &Options) -> Result<(), UpError> {
     let listener = TcpListener::bind(options.http).await;
     let listener = listener.map_err(|cause| UpError::Http { address: options.http, cause })?;
 
-    let (config, shared) = core(options, &places, secrets.keyring)?;
     let mut changes = keys.subscribe();
+    let credentials = Arc::clone(&changes.borrow_and_update());
     let shards = shard::start(Start {
         threads: options.threads(),
-        config: Arc::new(config),
-        shared: Arc::clone(&shared),
-        credentials: Arc::clone(&changes.borrow_and_update()),
+        applied: applied(options, &places, secrets.keyring, credentials)?,
         listen: places.listen(options, &certificate)?,
-        fleet: options
-            .fleet
-            .as_ref()
-            .map(|fleet| Fleet { encapsulation: fleet.encapsulation_address, members: options.members() }),
+        encapsulation: options.fleet.as_ref().map(|fleet| fleet.encapsulation_address),
     })?;
     let api = Arc::new(Api {
         keys,
         relay: Arc::new(shards.clone()),
-        ports: Arc::clone(&shared.ports),
+        ports: shards.ports(),
         reachable: places.reachable(options),
         admin_token: secrets.admin_token,
         draining: AtomicBool::new(false),
@@ -132,7 +126,7 @@ async fn node(options: &Options) -> Result<(), UpError> {
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
             let credentials = Arc::clone(&changes.borrow_and_update());
-            receivers.publish_credentials(credentials);
+            receivers.amend(|applied| applied.credentials = credentials).await;
         }
     });
     let outcome = present::present(options, &api, &secrets.quickstart);
@@ -216,7 +210,12 @@ fn source(options: &Options, places: &Places) -> Source {
     }
 }
 
-fn core(options: &Options, places: &Places, keyring: Keyring) -> Result<(Config, Arc<Shared>), Fault> {
+fn applied(
+    options: &Options,
+    places: &Places,
+    keyring: Keyring,
+    credentials: Arc<Credentials>,
+) -> Result<Applied, Fault> {
     let blocks = options.relay_blocks(&places.relay);
     let relays: Vec<IpAddr> = blocks.iter().map(|block| block.ip).collect();
     let own = places.machine.iter().chain(&places.service).copied();
@@ -228,12 +227,15 @@ fn core(options: &Options, places: &Places, keyring: Keyring) -> Result<(Config,
         policy: options.policy(relays, own)?,
         limits: options.limits(),
     };
-    let shared = Shared {
-        ports: PortTable::new(options.node(), blocks),
-        reservations: Reservations::default(),
-        ledger: Ledger::new(options.quotas()),
-    };
-    Ok((config, Arc::new(shared)))
+    Ok(Applied {
+        config: Arc::new(config),
+        quotas: options.quotas(),
+        credentials,
+        clients: Arc::default(),
+        blocks,
+        members: options.members(),
+        draining: false,
+    })
 }
 
 /// Forgets revocations that are over, for ever.

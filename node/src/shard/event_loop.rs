@@ -14,6 +14,7 @@ use trunkline_turn::Event;
 use trunkline_wire::framing::{Frame, next_frame};
 use trunkline_wire::{ClientFlow, DropReason, Egress, ListenerId, Now, RelayId, StreamId, Transport};
 
+use super::applied::Change;
 use super::batch::{SLOT_BYTES, SLOTS, Slots};
 use super::clock::Clock;
 use super::inbox::{Command, Inbox};
@@ -22,6 +23,7 @@ use super::relays::Relays;
 use super::streams::{ACCEPTS_PER_EVENT, Accepted, Streams};
 use super::sys::{self, Epoll, Events, ReceiveBatch};
 use super::token::Token;
+use super::usage::UsageTray;
 
 /// Datagrams that wait to be sent: a batch of slots makes at most as many, a stream's read more, in portions.
 const EGRESS_MAX: usize = 4 * SLOTS;
@@ -52,6 +54,12 @@ pub struct EventLoop {
     pub relays: Relays,
     pub streams: Streams,
     pub inbox: Arc<Inbox>,
+    /// Where usage is put for whoever asks.
+    pub usage: UsageTray,
+    /// The sockets that see strays, on the one shard that watches them.
+    pub strays: Vec<Option<Arc<OwnedFd>>>,
+    /// Whether this is that shard.
+    pub sees_strays: bool,
     pub state: State,
 }
 
@@ -106,6 +114,8 @@ impl EventLoop {
             self.handle_timeouts(now);
             self.publish(now);
         }
+        self.usage.put(self.shard.turn.take_usage());
+        self.inbox.close();
         Ok(())
     }
 
@@ -227,7 +237,9 @@ impl EventLoop {
     fn accept(&mut self, now: Now, index: usize) {
         for _ in 0..ACCEPTS_PER_EVENT {
             let Some(acceptor) = self.acceptors.get(index) else { return };
-            match self.streams.accept(now, &acceptor.socket, acceptor.listener, acceptor.transport) {
+            let turn = &mut self.shard.turn;
+            let admits = |from| turn.admits_connection(from);
+            match self.streams.accept(now, &acceptor.socket, acceptor.listener, acceptor.transport, admits) {
                 Accepted::One => {}
                 Accepted::Nobody => break,
             }
@@ -245,7 +257,7 @@ impl EventLoop {
             else {
                 return;
             };
-            if !from.is_some_and(|from| fleet.is_member(from)) {
+            if !from.is_some_and(|from| self.outbox.members.hold(from)) {
                 self.shard.turn.drop_packet(DropReason::BadEncapsulation);
                 continue;
             }
@@ -256,9 +268,7 @@ impl EventLoop {
     fn receive_strays(&mut self, now: Now, index: usize) {
         for _ in 0..SLOTS {
             let slot = self.free_slot();
-            let Some(socket) = self.outbox.fleet.as_ref().and_then(|fleet| fleet.strays.get(index)) else {
-                return;
-            };
+            let Some(Some(socket)) = self.strays.get(index) else { return };
             let Ok((length, _)) = sys::receive_from(socket.as_fd(), self.state.slots.slot_mut(slot)) else {
                 return;
             };
@@ -289,12 +299,19 @@ impl EventLoop {
 
     fn obey(&mut self, now: Now, command: Command) {
         match command {
-            Command::Credentials(credentials) => {
-                self.shard.turn.update_credentials(credentials, &mut self.relays)
-            }
-            Command::Drain => self.shard.turn.drain(),
-            Command::Stop => self.state.stopped = true,
             // Whoever asked may have gone away meanwhile.
+            Command::Apply(change, done) => {
+                self.apply(*change);
+                let _ = done.send(());
+            }
+            Command::TakeUsage(done) => {
+                self.usage.put(self.shard.turn.take_usage());
+                let _ = done.send(());
+            }
+            Command::Stop => self.state.stopped = true,
+            Command::Flows(answer) => {
+                let _ = answer.send(self.shard.turn.flows());
+            }
             Command::List(answer) => {
                 let _ = answer.send(self.shard.turn.summaries(now));
             }
@@ -302,6 +319,31 @@ impl EventLoop {
                 let _ = answer.send(self.shard.turn.close_allocation(id, &mut self.relays));
             }
         }
+    }
+
+    fn apply(&mut self, change: Change) {
+        self.shard.turn.apply(&change.terms, &mut self.relays);
+        self.outbox.keyring = change.terms.config.keyring.clone();
+        self.outbox.members = change.members;
+        if self.sees_strays {
+            self.watch_strays(change.strays);
+        }
+    }
+
+    /// Goes over to these sockets. One that is gone leaves the epoll with its last descriptor.
+    fn watch_strays(&mut self, strays: Vec<Option<Arc<OwnedFd>>>) {
+        for (index, socket) in strays.iter().enumerate() {
+            let Some(socket) = socket else { continue };
+            let before = self.strays.get(index).and_then(Option::as_ref);
+            if before.is_some_and(|before| Arc::ptr_eq(before, socket)) {
+                continue;
+            }
+            let added = self.epoll.add(&**socket, Token::Strays(index).to_u64(), sys::Interest::Read);
+            if let Err(error) = added {
+                tracing::warn!(%error, "packets for other servers' ports at one relay address are not seen");
+            }
+        }
+        self.strays = strays;
     }
 
     fn handle(&mut self, now: Now, ingress: Ingress, slot: usize, range: std::ops::Range<usize>) {
@@ -385,7 +427,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel watches no more descriptors for this user.
-    pub fn watch(&self, is_first: bool) -> io::Result<()> {
+    pub fn watch(&mut self, strays: Vec<Option<Arc<OwnedFd>>>) -> io::Result<()> {
         let add = |fd: &OwnedFd, token: Token| self.epoll.add(fd, token.to_u64(), sys::Interest::Read);
         self.epoll.add(self.inbox.wake_fd(), Token::Inbox.to_u64(), sys::Interest::Read)?;
         for (index, fd) in self.outbox.udp.iter().enumerate() {
@@ -394,11 +436,9 @@ impl EventLoop {
         for (index, acceptor) in self.acceptors.iter().enumerate() {
             self.epoll.add(&acceptor.socket, Token::Accept(index).to_u64(), sys::Interest::Read)?;
         }
-        if let Some(fleet) = self.outbox.fleet.as_ref().filter(|_| is_first) {
+        if let Some(fleet) = self.outbox.fleet.as_ref().filter(|_| self.sees_strays) {
             add(&fleet.socket, Token::Encapsulation)?;
-            for (index, fd) in fleet.strays.iter().enumerate() {
-                add(fd, Token::Strays(index))?;
-            }
+            self.watch_strays(strays);
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 //!
 //! A stray is a peer's packet for a relay port of another server's slice. Until the flow steerer sorts packets in
 //! the kernel, a raw socket with a filter for exactly those ports shows them to us; it needs CAP_NET_RAW, and only
-//! nodes with a fleet open it.
+//! nodes with a fleet open it. Its filter changes with the owners of slices while the node runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,70 +17,148 @@ use trunkline_wire::NodeId;
 
 use super::sys::{self, FilterInstruction};
 
-/// The other servers of the fleet and where they take encapsulated packets.
-#[derive(Clone, Debug)]
-pub struct Fleet {
-    /// Where we take them.
-    pub encapsulation: SocketAddr,
-    /// Where the others do.
-    pub members: HashMap<NodeId, SocketAddr>,
+/// The other servers, found by name and by address.
+#[derive(Default)]
+pub struct Members {
+    by_node: HashMap<NodeId, SocketAddr>,
+    places: HashSet<SocketAddr>,
+}
+
+impl Members {
+    /// These servers, where they take encapsulated packets.
+    pub fn new(members: &HashMap<NodeId, SocketAddr>) -> Self {
+        Self { by_node: members.clone(), places: members.values().copied().collect() }
+    }
+
+    /// Where a server takes encapsulated packets.
+    pub fn place_of(&self, node: NodeId) -> Option<SocketAddr> {
+        self.by_node.get(&node).copied()
+    }
+
+    /// Whether a member sends from this address; whoever else does is a stranger.
+    pub fn hold(&self, from: SocketAddr) -> bool {
+        self.places.contains(&from)
+    }
 }
 
 /// A node's link to its fleet, shared by its shards.
 #[derive(Clone)]
 pub struct FleetLink {
-    /// The other servers.
-    pub members: Arc<HashMap<NodeId, SocketAddr>>,
     /// Sends and receives encapsulated packets.
     pub socket: Arc<OwnedFd>,
-    /// See strays, one for each IPv4 relay address with slices of others.
-    pub strays: Arc<Vec<OwnedFd>>,
 }
 
 impl FleetLink {
-    /// Opens the sockets.
+    /// Opens the socket.
     ///
     /// # Errors
-    /// The address is in use or not ours, or CAP_NET_RAW is missing.
-    pub fn open(fleet: &Fleet, ports: &PortTable) -> io::Result<Self> {
-        let socket =
-            Socket::new(Domain::for_address(fleet.encapsulation), Type::DGRAM.nonblocking().cloexec(), None)?;
-        socket.bind(&fleet.encapsulation.into())?;
+    /// The address is in use or not ours.
+    pub fn open(at: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(at), Type::DGRAM.nonblocking().cloexec(), None)?;
+        socket.bind(&at.into())?;
         sys::set_buffers(socket.as_fd(), super::UDP_BUFFER_BYTES);
-        let strays = ports.ips().filter_map(|ip| match ip {
-            IpAddr::V4(v4) => open_strays(v4, ports).transpose(),
-            IpAddr::V6(_) => None,
-        });
-        Ok(Self {
-            members: Arc::new(fleet.members.clone()),
-            socket: Arc::new(socket.into()),
-            strays: Arc::new(strays.collect::<io::Result<_>>()?),
-        })
-    }
-
-    /// Whether a member sends from this address; whoever else does is a stranger.
-    pub fn is_member(&self, from: SocketAddr) -> bool {
-        self.members.values().any(|member| *member == from)
+        Ok(Self { socket: Arc::new(socket.into()) })
     }
 }
 
-/// A raw socket for packets to the ports of `ip` that others own; `None` when all are ours.
-fn open_strays(ip: Ipv4Addr, ports: &PortTable) -> io::Result<Option<OwnedFd>> {
-    let owned_by_others = |slice: &usize| {
-        let first_port = u16::try_from(*slice << SLICE_BITS).unwrap_or(0);
-        matches!(ports.owner(SocketAddr::new(ip.into(), first_port)), PortOwner::Node(_))
-    };
-    let slices: Vec<usize> = (0..SLICES).filter(owned_by_others).collect();
-    if slices.is_empty() {
-        return Ok(None);
+/// A raw socket and the slices that its filter lets through.
+struct Watched {
+    ip: Ipv4Addr,
+    slices: Vec<usize>,
+    socket: Arc<OwnedFd>,
+}
+
+/// The sockets that see strays: one for each IPv4 relay address with slices of others.
+pub struct Strays {
+    /// Each keeps its place while it is open.
+    places: Vec<Option<Watched>>,
+    /// Not on a node without a fleet, nor on one that may not.
+    enabled: bool,
+}
+
+impl Strays {
+    /// None yet.
+    pub const fn new(enabled: bool) -> Self {
+        Self { places: Vec::new(), enabled }
     }
+
+    /// Opens, closes and filters the sockets as a table of ports wants it. Without CAP_NET_RAW nothing is opened, and
+    /// said once: strays are not seen then, everything else goes on.
+    pub fn follow(&mut self, ports: &PortTable) {
+        let mut wanted: HashMap<Ipv4Addr, Vec<usize>> = wanted(ports);
+        for place in &mut self.places {
+            let slices = place.as_ref().and_then(|watched| wanted.remove(&watched.ip));
+            *place = place.take().zip(slices).and_then(|(watched, slices)| refilter(watched, slices));
+        }
+        if !self.enabled {
+            return;
+        }
+        for (ip, slices) in wanted {
+            match open_strays(ip, slices) {
+                Ok(watched) => self.put(watched),
+                Err(error) => {
+                    self.enabled = false;
+                    tracing::warn!(
+                        %error,
+                        "packets that land here for other servers' relay ports are not seen; that needs CAP_NET_RAW"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, watched: Watched) {
+        match self.places.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(watched),
+            None => self.places.push(Some(watched)),
+        }
+    }
+
+    /// The sockets by place.
+    pub fn sockets(&self) -> Vec<Option<Arc<OwnedFd>>> {
+        let socket = |place: &Option<Watched>| place.as_ref().map(|watched| Arc::clone(&watched.socket));
+        self.places.iter().map(socket).collect()
+    }
+}
+
+/// The slices of others, by IPv4 relay address.
+fn wanted(ports: &PortTable) -> HashMap<Ipv4Addr, Vec<usize>> {
+    let slices_of_others = |ip: Ipv4Addr| -> Vec<usize> {
+        let is_theirs = |slice: &usize| {
+            let first_port = u16::try_from(*slice << SLICE_BITS).unwrap_or(0);
+            matches!(ports.owner(SocketAddr::new(ip.into(), first_port)), PortOwner::Node(_))
+        };
+        (0..SLICES).filter(is_theirs).collect()
+    };
+    let v4 = ports.ips().filter_map(|ip| match ip {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    });
+    v4.map(|ip| (ip, slices_of_others(ip))).filter(|(_, slices)| !slices.is_empty()).collect()
+}
+
+/// The socket with a filter for these slices, which takes the place of the one before at once.
+fn refilter(watched: Watched, slices: Vec<usize>) -> Option<Watched> {
+    if watched.slices == slices {
+        return Some(watched);
+    }
+    let filtered = sys::attach_filter(watched.socket.as_fd(), &mut slice_filter(&slices));
+    if let Err(error) = &filtered {
+        tracing::warn!(%error, "packets for other servers' ports at one relay address are no longer seen");
+    }
+    filtered.ok().map(|()| Watched { slices, ..watched })
+}
+
+/// A raw socket for packets to the ports of `ip` that others own.
+fn open_strays(ip: Ipv4Addr, slices: Vec<usize>) -> io::Result<Watched> {
     let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking().cloexec(), Some(Protocol::UDP))?;
     sys::attach_filter(socket.as_fd(), &mut slice_filter(&slices))?;
     // What came between opening and filtering may be for other ports.
     while socket.recv(&mut [MaybeUninit::uninit(); 1]).is_ok() {}
     socket.bind(&SocketAddr::new(ip.into(), 0).into())?;
     sys::set_buffers(socket.as_fd(), super::UDP_BUFFER_BYTES);
-    Ok(Some(socket.into()))
+    Ok(Watched { ip, slices, socket: Arc::new(socket.into()) })
 }
 
 /// Accepts UDP packets whose destination port lies in one of the slices. A raw socket's filter sees the packet from

@@ -7,18 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::oneshot;
-use trunkline_turn::credentials::Credentials;
-use trunkline_turn::{AllocationSummary, Counters};
+use trunkline_turn::{AllocationSummary, Counters, ServiceFlow};
 use trunkline_wire::AllocationId;
 
+use super::applied::Change;
 use super::sys;
 
 /// What the control side asks of a shard.
 pub enum Command {
-    /// New credentials; allocations of users that are no longer good end.
-    Credentials(Arc<Credentials>),
-    /// Refuse new allocations.
-    Drain,
+    /// Go over to this configuration, and say so.
+    Apply(Box<Change>, oneshot::Sender<()>),
+    /// Put what was used since into the tray, and say so.
+    TakeUsage(oneshot::Sender<()>),
+    /// List the flows of clients.
+    Flows(oneshot::Sender<Vec<ServiceFlow>>),
     /// End the thread.
     Stop,
     /// List the allocations.
@@ -45,7 +47,8 @@ pub struct Inbox {
     wake: OwnedFd,
     /// Set while a wake-up is under way, so that a burst costs one system call.
     woken: AtomicBool,
-    commands: Mutex<Vec<Command>>,
+    /// None once the shard has ended: nobody would answer.
+    commands: Mutex<Option<Vec<Command>>>,
     parcels: ArrayQueue<Parcel>,
     /// Empty buffers.
     spare: ArrayQueue<Vec<u8>>,
@@ -58,7 +61,7 @@ impl Inbox {
         Ok(Arc::new(Self {
             wake: sys::event_counter()?,
             woken: AtomicBool::new(false),
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(Vec::new())),
             parcels: ArrayQueue::new(PARCELS_MAX),
             spare: ArrayQueue::new(PARCELS_MAX),
             counters: Mutex::default(),
@@ -70,10 +73,17 @@ impl Inbox {
         &self.wake
     }
 
-    /// Sends a command.
+    /// Sends a command; after the shard's end it is dropped, and who waits for its answer learns so.
     pub fn command(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        if let Some(commands) = &mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner) {
+            commands.push(command);
+        }
         self.ring();
+    }
+
+    /// The shard ends.
+    pub fn close(&self) {
+        *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Passes a datagram on; `false` when the queue is full.
@@ -110,7 +120,8 @@ impl Inbox {
 
     /// The commands that have come.
     pub fn commands(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The next datagram.

@@ -3,6 +3,7 @@
 //! Every shard has a UDP socket and an accepting socket for each listener (SO_REUSEPORT: the kernel pins a 5-tuple to
 //! one of them), and a socket for each relayed address. The control side talks to shards through their inboxes.
 
+mod applied;
 mod batch;
 mod clock;
 mod event_loop;
@@ -15,6 +16,7 @@ mod stream;
 mod streams;
 mod sys;
 mod token;
+mod usage;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,20 +26,24 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 use trunkline_shard::Shard;
-use trunkline_turn::credentials::Credentials;
-use trunkline_turn::{AllocationSummary, Config, Counters, Server, ShardConfig, Shared};
+use trunkline_turn::ports::{PortTable, Reservations};
+use trunkline_turn::quota::Ledger;
+use trunkline_turn::{AllocationSummary, Counters, Server, ShardConfig, Shared};
 use trunkline_wire::AllocationId;
 
+pub use applied::Applied;
+use applied::{InForce, SharedInForce};
 use clock::Clock;
 use event_loop::{EventLoop, State};
-pub use fleet::Fleet;
-use fleet::FleetLink;
+use fleet::{FleetLink, Strays};
 use inbox::{Command, Inbox};
 use listeners::{Listener, ShardSockets};
 use outbox::Outbox;
 use relays::Relays;
 use streams::Streams;
 use sys::Epoll;
+pub use usage::UsageDelta;
+use usage::UsageTray;
 
 /// Asked for on sockets that many flows share: 20 ms of a 1.6 Gbit/s burst.
 const UDP_BUFFER_BYTES: libc::c_int = 4 * 1024 * 1024;
@@ -59,16 +65,12 @@ pub struct Listen {
 pub struct Start {
     /// Shards, each a thread; 1 to 64.
     pub threads: usize,
-    /// The TURN core's configuration.
-    pub config: Arc<Config>,
-    /// What the shards share.
-    pub shared: Arc<Shared>,
-    /// Which credentials are good at first.
-    pub credentials: Arc<Credentials>,
+    /// The configuration to start with.
+    pub applied: Applied,
     /// Where clients reach us.
     pub listen: Listen,
-    /// The other servers, if any.
-    pub fleet: Option<Fleet>,
+    /// Where we take packets from other servers, if there are any.
+    pub encapsulation: Option<SocketAddr>,
 }
 
 /// Why the data path cannot start; one line for the operator.
@@ -84,8 +86,8 @@ pub enum StartError {
         /// What the kernel said.
         error: io::Error,
     },
-    /// The fleet's sockets cannot be had.
-    #[error("cannot open the fleet's sockets at {address}: {} (strays need CAP_NET_RAW)", explain(.error))]
+    /// The encapsulation address cannot be had.
+    #[error("cannot take packets of other servers at {address}/udp: {}", explain(.error))]
     Fleet {
         /// The encapsulation address.
         address: SocketAddr,
@@ -113,6 +115,8 @@ fn explain(error: &io::Error) -> String {
 pub struct Shards {
     inboxes: Vec<Arc<Inbox>>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    in_force: SharedInForce,
+    usage: UsageTray,
 }
 
 /// Opens every socket, then starts the threads.
@@ -122,23 +126,27 @@ pub struct Shards {
 pub fn start(start: Start) -> Result<Shards, StartError> {
     let listeners = listeners::plan(&start.listen);
     listeners::check_free(&listeners)?;
-    let fleet = match &start.fleet {
-        None => None,
-        Some(fleet) => {
-            let failed = |error| StartError::Fleet { address: fleet.encapsulation, error };
-            Some(FleetLink::open(fleet, &start.shared.ports).map_err(failed)?)
-        }
-    };
+    let open = |at| FleetLink::open(at).map_err(|error| StartError::Fleet { address: at, error });
+    let fleet = start.encapsulation.map(open).transpose()?;
+    let shared = Arc::new(Shared {
+        ports: PortTable::new(start.applied.config.node, start.applied.blocks.clone()),
+        reservations: Reservations::default(),
+        ledger: Ledger::new(start.applied.quotas),
+    });
     let mut sockets = Vec::new();
     let mut inboxes = Vec::new();
     for _ in 0..start.threads {
         sockets.push(ShardSockets::open(&listeners)?);
         inboxes.push(Inbox::new()?);
     }
-    let shards = Shards { inboxes, threads: Arc::default() };
+    let mut strays = Strays::new(fleet.is_some());
+    strays.follow(&shared.ports);
+    let (ports, ledger) = (Arc::clone(&shared.ports), Arc::clone(&shared.ledger));
+    let in_force = Arc::new(Mutex::new(InForce::new(start.applied.clone(), ports, ledger, strays)));
+    let shards = Shards { inboxes, threads: Arc::default(), in_force, usage: UsageTray::default() };
     for (index, sockets) in (0_u8..).zip(sockets) {
         let seat = Seat { index, sockets, fleet: fleet.clone(), shards: shards.clone() };
-        shards.spawn(&start, &listeners, seat)?;
+        shards.spawn(&start, &shared, &listeners, seat)?;
     }
     Ok(shards)
 }
@@ -152,23 +160,25 @@ struct Seat {
 }
 
 impl Shards {
-    fn spawn(&self, start: &Start, listeners: &[Listener], seat: Seat) -> Result<(), StartError> {
+    fn spawn(
+        &self,
+        start: &Start,
+        shared: &Arc<Shared>,
+        listeners: &[Listener],
+        seat: Seat,
+    ) -> Result<(), StartError> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
         let addresses = listeners.iter().map(|listener| listener.address).collect();
         let shard_config = ShardConfig { shard: seat.index, seed, listeners: addresses };
-        let (config, shared) = (Arc::clone(&start.config), Arc::clone(&start.shared));
-        let turn = Server::new(
-            Arc::clone(&config),
-            Arc::clone(&shared),
-            Arc::clone(&start.credentials),
-            shard_config,
-        );
-        let shard = Shard::new(turn, Arc::clone(&config), shared, seat.index);
+        let (config, credentials) =
+            (Arc::clone(&start.applied.config), Arc::clone(&start.applied.credentials));
+        let turn = Server::new(config, Arc::clone(shared), credentials, shard_config);
+        let shard = Shard::new(turn, seat.index);
         let tls_config = Arc::clone(&start.listen.tls_config);
         let body = move || {
             let ended_well = panic::catch_unwind(AssertUnwindSafe(|| {
-                let outcome = run(shard, &config, tls_config, seat);
+                let outcome = run(shard, tls_config, seat);
                 outcome.inspect_err(|error| tracing::error!(%error, "a shard failed")).is_ok()
             }));
             // Without one of its shards a node looks healthy and leaves its clients alone: better started again.
@@ -180,16 +190,6 @@ impl Shards {
         let thread = thread::Builder::new().name("shard".into()).spawn(body)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
-    }
-
-    /// Replaces what credentials are good, on every shard; allocations of revoked users and deleted keys end.
-    pub fn publish_credentials(&self, credentials: Arc<Credentials>) {
-        self.inboxes.iter().for_each(|inbox| inbox.command(Command::Credentials(Arc::clone(&credentials))));
-    }
-
-    /// Refuses new allocations from now on.
-    pub fn drain(&self) {
-        self.inboxes.iter().for_each(|inbox| inbox.command(Command::Drain));
     }
 
     /// Ends the threads.
@@ -242,14 +242,31 @@ impl Shards {
 }
 
 /// Builds a shard's world on its own thread and lets it run.
-fn run(shard: Shard, config: &Config, tls_config: Arc<rustls::ServerConfig>, seat: Seat) -> io::Result<()> {
+fn run(mut shard: Shard, tls_config: Arc<rustls::ServerConfig>, seat: Seat) -> io::Result<()> {
     let epoll = Epoll::new()?;
     let Seat { index, sockets, fleet, shards } = seat;
     let inbox = shards.inboxes.get(usize::from(index)).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
-    let outbox = Outbox::new(sockets.udp, shards.inboxes.clone(), fleet, config.node, config.keyring.clone());
-    let (relays, streams) = (Relays::new(epoll.clone()), Streams::new(epoll.clone(), tls_config));
+    let (mut relays, streams) = (Relays::new(epoll.clone()), Streams::new(epoll.clone(), tls_config));
+    let first = shards.in_force.lock().unwrap_or_else(PoisonError::into_inner).change();
+    shard.turn.apply(&first.terms, &mut relays);
+    let mut outbox = Outbox::new(sockets.udp, shards.inboxes.clone(), fleet, &first.terms.config);
+    outbox.members = first.members;
     let (clock, acceptors, state) = (Clock::new(), sockets.acceptors, State::new());
-    let world = EventLoop { clock, epoll, shard, acceptors, outbox, relays, streams, inbox, state };
-    world.watch(index == 0)?;
+    let (usage, strays, sees_strays) = (shards.usage.clone(), Vec::new(), index == 0);
+    let mut world = EventLoop {
+        clock,
+        epoll,
+        shard,
+        acceptors,
+        outbox,
+        relays,
+        streams,
+        inbox,
+        usage,
+        strays,
+        sees_strays,
+        state,
+    };
+    world.watch(first.strays)?;
     world.run()
 }

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use trunkline_shard::Shard;
+use trunkline_turn::Config;
 use trunkline_wire::gue;
 use trunkline_wire::token::Keyring;
 use trunkline_wire::{DropReason, Egress, ListenerId, NodeId, Transmit, Via};
 
 use super::batch::{SLOTS, Slots};
-use super::fleet::FleetLink;
+use super::fleet::{FleetLink, Members};
 use super::inbox::Inbox;
 use super::relays::Relays;
 use super::streams::Streams;
@@ -25,6 +26,8 @@ pub struct Outbox {
     pub siblings: Vec<Arc<Inbox>>,
     /// The link to other servers.
     pub fleet: Option<FleetLink>,
+    /// Where the other servers are.
+    pub members: Arc<Members>,
     /// This server, named in what it encapsulates.
     pub node: NodeId,
     /// Seals what it encapsulates.
@@ -40,10 +43,11 @@ impl Outbox {
         udp: Vec<Option<OwnedFd>>,
         siblings: Vec<Arc<Inbox>>,
         fleet: Option<FleetLink>,
-        node: NodeId,
-        keyring: Keyring,
+        config: &Config,
     ) -> Self {
-        Self { udp, siblings, fleet, node, keyring, batch: SendBatch::new(SLOTS), encapsulated: Vec::new() }
+        let (node, keyring, members) = (config.node, config.keyring.clone(), Arc::default());
+        let (batch, encapsulated) = (SendBatch::new(SLOTS), Vec::new());
+        Self { udp, siblings, fleet, members, node, keyring, batch, encapsulated }
     }
 
     /// Sends everything in the egress, in order, and leaves it empty.
@@ -120,7 +124,7 @@ impl Outbox {
         payload: &[u8],
     ) -> Result<(), DropReason> {
         let fleet = self.fleet.as_ref().ok_or(DropReason::NoOwner)?;
-        let to = *fleet.members.get(&node).ok_or(DropReason::NoOwner)?;
+        let to = self.members.place_of(node).ok_or(DropReason::NoOwner)?;
         self.encapsulated.clear();
         if !gue::seal(&self.keyring, self.node, from, destination, payload, &mut self.encapsulated) {
             return Err(DropReason::TooLarge);

@@ -73,6 +73,7 @@ impl Streams {
         socket: &TcpListener,
         listener: ListenerId,
         transport: Transport,
+        admits: impl FnOnce(SocketAddr) -> bool,
     ) -> Accepted {
         let (socket, remote) = match socket.accept() {
             Ok(accepted) => accepted,
@@ -83,7 +84,7 @@ impl Streams {
                 return Accepted::Nobody;
             }
         };
-        if self.open.len() >= STREAMS_MAX {
+        if !admits(remote) || self.open.len() >= STREAMS_MAX {
             return Accepted::One;
         }
         if let Err(error) = self.insert(now, socket, remote, listener, transport) {

@@ -35,7 +35,7 @@ pub(super) async fn until_ended(shards: &Shards, api: &Api, grace: Duration, mut
     signals.next().await;
     let end = Instant::now() + grace;
     api.draining.store(true, Ordering::Relaxed);
-    shards.drain();
+    shards.amend(|applied| applied.draining = true).await;
     let live = shards.allocation_count();
     tracing::info!(
         live,

@@ -13,10 +13,9 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use trunkline_turn::ports::PortOwner;
-use trunkline_turn::{Config, RelaySockets, Server, Shared};
+use trunkline_turn::{RelaySockets, Server};
 use trunkline_wire::gue;
 use trunkline_wire::{AllocationId, Body, ClientFlow, DropReason, Egress, Head, Now, Transmit, Via};
 
@@ -49,16 +48,14 @@ pub enum Ingress {
 pub struct Shard {
     /// The TURN core.
     pub turn: Server,
-    config: Arc<Config>,
-    shared: Arc<Shared>,
     index: u8,
 }
 
 impl Shard {
     /// The shard with this index.
     #[must_use]
-    pub const fn new(turn: Server, config: Arc<Config>, shared: Arc<Shared>, index: u8) -> Self {
-        Self { turn, config, shared, index }
+    pub const fn new(turn: Server, index: u8) -> Self {
+        Self { turn, index }
     }
 
     /// Takes bytes that came in. `body` says where they lie, so that they can be sent from there.
@@ -85,7 +82,7 @@ impl Shard {
         let Some(stray) = gue::parse_udp(packet) else {
             return self.turn.drop_packet(DropReason::NoOwner);
         };
-        let PortOwner::Node(node) = self.shared.ports.owner(stray.destination) else {
+        let PortOwner::Node(node) = self.turn.port_owner(stray.destination) else {
             return self.turn.drop_packet(DropReason::NoOwner);
         };
         let via = Via::Node { node, from: stray.source };
@@ -94,11 +91,11 @@ impl Shard {
 
     /// The owner takes it; nobody passes such a packet on a second time.
     fn handle_encapsulated(&mut self, now: Now, bytes: &[u8], body: Body, egress: &mut Egress) {
-        let Some((_landing, inner)) = gue::open(&self.config.keyring, bytes) else {
+        let Some((_landing, inner)) = gue::open(&self.turn.config().keyring, bytes) else {
             return self.turn.drop_packet(DropReason::BadEncapsulation);
         };
         let payload = body.part(inner.payload);
-        match self.shared.ports.owner(inner.destination) {
+        match self.turn.port_owner(inner.destination) {
             PortOwner::Shard(shard) if shard == self.index => {
                 self.turn.handle_relayed(now, inner.destination, inner.source, payload, egress);
             }

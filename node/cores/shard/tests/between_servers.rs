@@ -54,9 +54,8 @@ impl World {
             ledger: Ledger::new(Quotas::default()),
         });
         let own = ShardConfig { shard: 0, seed: [7; 32], listeners: vec![] };
-        let turn =
-            Server::new(Arc::clone(&config), Arc::clone(&shared), Arc::new(Credentials::default()), own);
-        let shard = Shard::new(turn, config, Arc::clone(&shared), 0);
+        let turn = Server::new(config, Arc::clone(&shared), Arc::new(Credentials::default()), own);
+        let shard = Shard::new(turn, 0);
         Self { shard, shared, egress: Egress::with_capacity(8) }
     }
 

@@ -1,7 +1,6 @@
 //! Allocate (RFC 8656 §7): a relayed transport address for a client, of one family or both.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use trunkline_wire::stun::attribute::{FAMILY_IPV4, FAMILY_IPV6, PROTOCOL_UDP};
 use trunkline_wire::stun::{Attributes, Builder, ErrorCode, EvenPort, attribute};
@@ -92,8 +91,7 @@ impl Server {
         };
         let relays = self.open_wanted(request, wanted, &grant, sockets, &mut answer)?;
         let (flow, now) = (request.flow, request.now);
-        let allocation = self.allocations.insert(now, NewAllocation { flow, grant, relays, answer, charge });
-        let id = allocation.id;
+        let id = self.allocations.insert(now, NewAllocation { flow, grant, relays, answer, charge });
         self.counters.allocations_opened = self.counters.allocations_opened.wrapping_add(1);
         self.arm(now, id);
         self.push_event(Event::Opened { id, transport: flow.transport });
@@ -146,14 +144,16 @@ impl Server {
         expires_ns: u64,
         sockets: &mut dyn RelaySockets,
     ) -> Result<Opened, ErrorCode> {
-        let ip = self.relay_ip(family, &request.flow).ok_or(ErrorCode::AddressFamilyNotSupported)?;
+        let ips = self.relay_ips(family, &request.flow);
+        if ips.is_empty() {
+            return Err(ErrorCode::AddressFamilyNotSupported);
+        }
         let parity = if even_port.is_some() { Parity::Even } else { Parity::Any };
         for _ in 0..OPEN_TRIES {
             let random = self.entropy.next_u64();
-            let lease = self
-                .shared
-                .ports
-                .lease(ip, self.shard, parity, random)
+            let lease = ips
+                .iter()
+                .find_map(|ip| self.ports.lease(*ip, self.shard, parity, random))
                 .ok_or(ErrorCode::InsufficientCapacity)?;
             let next = match even_port {
                 Some(EvenPort::EvenAndNext) => match self.lease_next(&lease) {
@@ -189,6 +189,7 @@ impl Server {
     ) -> Result<Relay, ErrorCode> {
         let lease = ReservationToken::open(&self.config.keyring, token)
             .and_then(|_| self.shared.reservations.redeem(now, token, &grant.user.username))
+            .filter(|lease| self.ports.is_ours(lease.at()))
             .ok_or(ErrorCode::InsufficientCapacity)?;
         lease.move_to(self.shard);
         let socket = sockets
@@ -201,7 +202,7 @@ impl Server {
     fn lease_next(&self, lease: &PortLease) -> Option<PortLease> {
         let mut next = lease.at();
         next.set_port(next.port().checked_add(1)?);
-        self.shared.ports.lease_exactly(next, self.shard)
+        self.ports.lease_exactly(next, self.shard)
     }
 
     fn keep(&mut self, now: Now, lease: PortLease, grant: &Grant) -> Option<[u8; 8]> {
@@ -215,13 +216,15 @@ impl Server {
         kept.then_some(token)
     }
 
-    /// The relay address the client talks to, if it is one, else the first of the family.
-    fn relay_ip(&self, family: Family, flow: &ClientFlow) -> Option<IpAddr> {
-        let is_family = |ip: &IpAddr| ip.is_ipv4() == (family == Family::V4);
+    /// The relay addresses of a family: the one the client talks to first, if it is one.
+    fn relay_ips(&self, family: Family, flow: &ClientFlow) -> Vec<IpAddr> {
         let ours = self.listeners.get(usize::from(flow.listener.0)).map(|listener| listener.ip());
-        let ports = Arc::clone(&self.shared.ports);
-        let preferred = ports.ips().filter(is_family).find(|ip| Some(*ip) == ours);
-        preferred.or_else(|| ports.ips().find(is_family))
+        let mut ips: Vec<IpAddr> =
+            self.ports.ips().filter(|ip| ip.is_ipv4() == (family == Family::V4)).collect();
+        if let Some(place) = ips.iter().position(|ip| Some(*ip) == ours) {
+            ips.swap(0, place);
+        }
+        ips
     }
 }
 

@@ -14,9 +14,10 @@ use crate::config::{CHANNEL_REST_S, CHANNEL_S, PERMISSION_S};
 use crate::counters::Traffic;
 use crate::credentials::Grant;
 use crate::policer::{Bucket, Policer};
-use crate::policy::{PermittedIp, PermittedPeer};
+use crate::policy::{PeerPolicy, PermittedIp, PermittedPeer};
 use crate::ports::PortLease;
 use crate::quota::Charge;
+use crate::usage::{Ended, Usage};
 
 /// One relayed transport address of an allocation.
 pub(crate) struct Relay {
@@ -67,6 +68,10 @@ pub(crate) struct Allocation {
     pub to_client_policer: Policer,
     pub to_peer: Traffic,
     pub to_client: Traffic,
+    /// What was asked for of its usage so far.
+    pub asked: Usage,
+    /// Its place among the allocations with usage that was not asked for yet.
+    used_place: Option<u32>,
     /// Gives the quotas back when the allocation goes.
     _charge: Charge,
 }
@@ -98,6 +103,8 @@ impl Allocation {
             to_client_policer: Policer::default(),
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
+            asked: Usage::default(),
+            used_place: None,
             _charge: new.charge,
         }
     }
@@ -210,6 +217,24 @@ impl Allocation {
         });
     }
 
+    /// Whether it did nothing since its usage was last asked for.
+    pub const fn is_clean(&self) -> bool {
+        self.used_place.is_none()
+    }
+
+    /// Holds its permissions and bindings to another policy.
+    pub fn repermit(&mut self, policy: &PeerPolicy) {
+        self.retain(|peer, _| policy.permit(peer).is_ok());
+        // A peer may have become a relay address of ours, or none any more.
+        for permission in self.permissions.values_mut() {
+            permission.ip = policy.permit(permission.ip.ip()).unwrap_or(permission.ip);
+        }
+        for binding in self.channels.values_mut() {
+            let at = binding.peer.address();
+            binding.peer = policy.permit(at.ip()).map_or(binding.peer, |ip| ip.at(at.port()));
+        }
+    }
+
     /// When this allocation must be looked at again: when a relay of it ends, or to sweep what it holds.
     pub fn next_wake_ns(&self, now: Now) -> u64 {
         let holds_something = !self.permissions.is_empty() || !self.channels.is_empty();
@@ -249,6 +274,17 @@ pub struct AllocationSummary {
     pub to_client: Traffic,
 }
 
+/// The 5-tuple of an allocation's client, our end included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceFlow {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// Ours.
+    pub service: SocketAddr,
+    /// How it reaches us.
+    pub transport: Transport,
+}
+
 /// The allocations of a shard by id, by client and by relayed address.
 pub(crate) struct Allocations {
     slab: Slab<Allocation>,
@@ -256,6 +292,9 @@ pub(crate) struct Allocations {
     by_relayed: HashMap<SocketAddr, u32, RandomState>,
     generation: u32,
     hash: RandomState,
+    /// Those that did something since their usage was last asked for; never more than there are.
+    used: Vec<u32>,
+    pub ended: Ended,
 }
 
 impl Allocations {
@@ -266,6 +305,8 @@ impl Allocations {
             by_relayed: HashMap::with_hasher(hash.clone()),
             generation: 0,
             hash,
+            used: Vec::new(),
+            ended: Ended::default(),
         }
     }
 
@@ -280,15 +321,56 @@ impl Allocations {
     }
 
     /// Puts an allocation in under [`Allocations::next_id`].
-    pub fn insert(&mut self, now: Now, new: NewAllocation) -> &mut Allocation {
+    pub fn insert(&mut self, now: Now, new: NewAllocation) -> AllocationId {
         let id = self.next_id();
         self.generation = id.generation;
         self.by_flow.insert(new.flow, id.index);
         for relay in new.relays.iter().flatten() {
             self.by_relayed.insert(relay.lease.at(), id.index);
         }
-        let entry = self.slab.vacant_entry();
-        entry.insert(Allocation::new(now, id, new, &self.hash))
+        let allocation = Allocation::new(now, id, new, &self.hash);
+        self.slab.vacant_entry().insert(allocation);
+        // Room for all of them now, so that a packet never needs more.
+        self.used.reserve(self.slab.len().saturating_sub(self.used.len()));
+        self.mark_used(id);
+        id
+    }
+
+    /// Its usage is to be asked for.
+    pub fn mark_used(&mut self, id: AllocationId) {
+        let place = u32::try_from(self.used.len()).unwrap_or(u32::MAX);
+        if let Some(allocation) = self.by_id(id).filter(|allocation| allocation.is_clean()) {
+            allocation.used_place = Some(place);
+            self.used.push(id.index);
+        }
+    }
+
+    /// How many have usage that was not asked for.
+    pub fn used_count(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Takes the list of those with usage, one by one.
+    pub fn drain_used(&mut self, mut each: impl FnMut(&mut Allocation)) {
+        for index in self.used.drain(..) {
+            if let Some(allocation) = usize::try_from(index).ok().and_then(|index| self.slab.get_mut(index)) {
+                allocation.used_place = None;
+                each(allocation);
+            }
+        }
+    }
+
+    /// Takes an ended allocation off the list; the last one there gets its place.
+    fn forget_used(&mut self, allocation: &Allocation) {
+        let Some(place) = allocation.used_place.and_then(|place| usize::try_from(place).ok()) else { return };
+        if place >= self.used.len() {
+            return;
+        }
+        self.used.swap_remove(place);
+        let moved = self.used.get(place).and_then(|index| usize::try_from(*index).ok());
+        if let Some(moved) = moved.and_then(|index| self.slab.get_mut(index)) {
+            moved.used_place = allocation.used_place;
+        }
     }
 
     pub fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation> {
@@ -308,7 +390,10 @@ impl Allocations {
 
     pub fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
         self.by_id(id)?;
-        let allocation = self.slab.try_remove(usize::try_from(id.index).ok()?)?;
+        let mut allocation = self.slab.try_remove(usize::try_from(id.index).ok()?)?;
+        self.forget_used(&allocation);
+        let usage = allocation.take_usage();
+        self.ended.keep(&allocation.grant.user, &usage);
         self.by_flow.remove(&allocation.flow);
         for at in allocation.relayed_addresses() {
             self.by_relayed.remove(&at);
@@ -332,6 +417,10 @@ impl Allocations {
             self.by_relayed.remove(&relay.lease.at());
         }
         expired
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
+        self.slab.iter_mut().map(|(_, allocation)| allocation)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Allocation> {

@@ -32,6 +32,11 @@ impl Budget {
         Self { places: vec![Bucket::default(); PLACES].into_boxed_slice(), hash, rate }
     }
 
+    /// Holds to another rate from now on.
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// Whether an unauthenticated answer of `bytes` may go to `ip`.
     pub fn take(&mut self, now: Now, ip: IpAddr, bytes: usize) -> bool {
         let units = u64::try_from(bytes.saturating_add(HEADER_BYTES)).unwrap_or(u64::MAX);

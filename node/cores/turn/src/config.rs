@@ -1,4 +1,4 @@
-//! What a TURN server is told before it starts, and what the shards of a node share.
+//! What a TURN server is told, before it starts and later, and what the shards of a node share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +6,8 @@ use std::sync::Arc;
 use trunkline_wire::NodeId;
 use trunkline_wire::token::Keyring;
 
+use crate::client_policy::ClientPolicy;
+use crate::credentials::Credentials;
 use crate::policer::{PolicerLimits, Rate};
 use crate::policy::PeerPolicy;
 use crate::ports::{PortTable, Reservations};
@@ -80,12 +82,27 @@ impl Default for Limits {
 /// What the shards of a node share. Touched when allocations come and go, never for a packet between a client
 /// and an outside peer.
 pub struct Shared {
-    /// Relay ports.
+    /// Relay ports, as they are divided when a server starts.
     pub ports: Arc<PortTable>,
     /// Ports kept for reservation tokens.
     pub reservations: Reservations,
     /// Quotas.
     pub ledger: Arc<Ledger>,
+}
+
+/// Everything that can change while a server runs; it goes from one set to the next between two packets.
+#[derive(Clone)]
+pub struct Terms {
+    /// Configuration. The node and the realm never change: they are part of live tokens and keys.
+    pub config: Arc<Config>,
+    /// Which credentials are good.
+    pub credentials: Arc<Credentials>,
+    /// Relay ports; made of the table before by [`PortTable::successor`].
+    pub ports: Arc<PortTable>,
+    /// Which clients are served.
+    pub clients: Arc<ClientPolicy>,
+    /// Refuse new allocations.
+    pub draining: bool,
 }
 
 /// What one shard is told about itself.

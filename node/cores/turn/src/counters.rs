@@ -19,7 +19,17 @@ impl Traffic {
         self.bytes = self.bytes.wrapping_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    fn add(&mut self, other: Self) {
+    /// What came since there was only this much.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(earlier.packets),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+        }
+    }
+
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
     }

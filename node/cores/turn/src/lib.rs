@@ -16,9 +16,11 @@
 
 mod allocate;
 mod allocation;
+mod apply;
 mod authenticate;
 mod binding;
 mod budget;
+pub mod client_policy;
 pub mod config;
 mod counters;
 pub mod credentials;
@@ -28,18 +30,22 @@ pub mod policer;
 pub mod policy;
 pub mod ports;
 pub mod quota;
+mod ranges;
 mod refresh;
 mod relay;
 mod reply;
 mod server;
 mod sockets;
 mod timers;
+mod usage;
 
-pub use allocation::AllocationSummary;
-pub use config::{Config, Limits, ShardConfig, Shared};
+pub use allocation::{AllocationSummary, ServiceFlow};
+pub use client_policy::ClientPolicy;
+pub use config::{Config, Limits, ShardConfig, Shared, Terms};
 pub use counters::{Counters, Traffic};
 pub use server::{CloseReason, Event, Server};
 pub use sockets::{OpenError, RelaySockets};
+pub use usage::Usage;
 
 #[cfg(test)]
 mod policy_tests;

@@ -4,9 +4,12 @@
 //! encoding of an IPv4 address is brought to its IPv4 form first, and ranges are compared as 128-bit numbers.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+
+pub use crate::ranges::canonical;
+use crate::ranges::{Range, Ranges};
 
 /// A peer's address that the policy let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +64,12 @@ pub struct NeverPermitted(pub IpNet);
 
 /// Rules, in this order: our own relay addresses pass; our other addresses, loopback, link-local, multicast and
 /// reserved ranges never do; then the operator's denials, the operator's permissions, the default denials.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerPolicy {
     relay_addresses: HashSet<IpAddr>,
     own_addresses: HashSet<IpAddr>,
-    deny: Vec<IpNet>,
-    allow: Vec<IpNet>,
+    deny: Ranges,
+    allow: Ranges,
 }
 
 impl PeerPolicy {
@@ -89,8 +92,8 @@ impl PeerPolicy {
         Ok(Self {
             relay_addresses: relay_addresses.into_iter().map(canonical).collect(),
             own_addresses: own_addresses.into_iter().map(canonical).collect(),
-            deny,
-            allow,
+            deny: Ranges::new(&deny),
+            allow: Ranges::new(&allow),
         })
     }
 
@@ -105,76 +108,13 @@ impl PeerPolicy {
             return if plain == ip { Ok(PermittedIp { ip, own_relay: true }) } else { Err(Denied) };
         }
         let in_range = |ranges: &[Range]| ranges.iter().any(|range| range.holds(plain));
-        let in_net = |nets: &[IpNet]| nets.iter().any(|net| Range::of(net).holds(plain));
-        if self.own_addresses.contains(&plain) || in_range(NEVER) || in_net(&self.deny) {
+        if self.own_addresses.contains(&plain) || in_range(NEVER) || self.deny.hold(plain) {
             return Err(Denied);
         }
-        if in_net(&self.allow) || !in_range(DENIED_BY_DEFAULT) {
+        if self.allow.hold(plain) || !in_range(DENIED_BY_DEFAULT) {
             return Ok(PermittedIp { ip, own_relay: false });
         }
         Err(Denied)
-    }
-}
-
-/// The IPv4 address inside an IPv6 encoding of one (mapped, compatible, NAT64, 6to4), else the address itself.
-#[must_use]
-pub fn canonical(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip else { return ip };
-    let bits = u128::from(v6);
-    let low =
-        |shift: u32| IpAddr::V4(Ipv4Addr::from(u32::try_from((bits >> shift) & 0xFFFF_FFFF).unwrap_or(0)));
-    let mapped = bits >> 32 == 0xFFFF;
-    // `::` and `::1` are the unspecified and the loopback address, not encodings.
-    let compatible = bits >> 32 == 0 && bits > 1;
-    let nat64 = bits >> 32 == u128::from(NAT64) >> 32;
-    let six_to_four = bits >> 112 == 0x2002;
-    match () {
-        () if mapped || compatible || nat64 => low(0),
-        () if six_to_four => low(80),
-        () => ip,
-    }
-}
-
-/// The well-known NAT64 prefix 64:ff9b::/96 (RFC 6052 §2.1).
-const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xFF9B, 0, 0, 0, 0, 0, 0);
-
-/// Inclusive bounds as 128-bit numbers; IPv4 in its mapped form so that the families never overlap.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    min: u128,
-    max: u128,
-}
-
-impl Range {
-    const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u32) -> Self {
-        Self::new(0xFFFF_0000_0000 | u32::from_be_bytes([a, b, c, d]) as u128, prefix.saturating_add(96))
-    }
-
-    const fn v6(high: u64, prefix: u32) -> Self {
-        Self::new((high as u128) << 64, prefix)
-    }
-
-    const fn new(min: u128, prefix: u32) -> Self {
-        let host = match u128::MAX.checked_shr(prefix) {
-            Some(host) => host,
-            None => 0,
-        };
-        Self { min: min & !host, max: min | host }
-    }
-
-    fn of(net: &IpNet) -> Self {
-        Self { min: number(net.network()), max: number(net.broadcast()) }
-    }
-
-    fn holds(&self, ip: IpAddr) -> bool {
-        (self.min..=self.max).contains(&number(ip))
-    }
-}
-
-fn number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6),
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use trunkline_wire::{NodeId, Now};
 
@@ -17,19 +17,27 @@ pub const SLICES: usize = 1 << (16 - SLICE_BITS);
 pub const RELAY_PORT_MIN: u16 = 9_216;
 
 /// The slices of one relay address and the server that each is leased to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayBlock {
     /// The relay address.
     pub ip: IpAddr,
     /// Owner by `port >> SLICE_BITS`.
     pub owners: [Option<NodeId>; SLICES],
+    /// Slices from which no port is leased any more, though they still have their owner.
+    pub draining: [bool; SLICES],
 }
 
 impl RelayBlock {
+    /// A relay address whose slices belong to nobody.
+    #[must_use]
+    pub const fn unowned(ip: IpAddr) -> Self {
+        Self { ip, owners: [None; SLICES], draining: [false; SLICES] }
+    }
+
     /// A relay address whose every usable slice belongs to `node`.
     #[must_use]
     pub fn owned_by(ip: IpAddr, node: NodeId) -> Self {
-        let mut block = Self { ip, owners: [None; SLICES] };
+        let mut block = Self::unowned(ip);
         for owner in block.owners.iter_mut().skip(usize::from(RELAY_PORT_MIN >> SLICE_BITS)) {
             *owner = Some(node);
         }
@@ -38,6 +46,17 @@ impl RelayBlock {
 
     fn owner(&self, port: u16) -> Option<NodeId> {
         self.owners.get(usize::from(port >> SLICE_BITS)).copied().flatten()
+    }
+
+    /// Ports that `node` may lease, in order.
+    fn usable(&self, node: NodeId) -> Vec<u16> {
+        let slices = (0_u16..).zip(self.owners.iter().zip(&self.draining));
+        let ours = slices.filter(|(_, (owner, draining))| **owner == Some(node) && !**draining);
+        ours.flat_map(|(index, _)| {
+            let first = index << SLICE_BITS;
+            first..=first | (1 << SLICE_BITS) - 1
+        })
+        .collect()
     }
 }
 
@@ -61,34 +80,84 @@ pub enum Parity {
     Even,
 }
 
+/// Who holds which port of a relay address, whatever becomes of its slices.
+struct Holders {
+    ip: IpAddr,
+    /// By port: free, or the shard that holds it plus one.
+    shards: Box<[AtomicU8]>,
+    /// Ports held in each slice.
+    held: [AtomicU32; SLICES],
+}
+
+impl Holders {
+    fn new(ip: IpAddr) -> Arc<Self> {
+        let shards = (0..=u16::MAX).map(|_| AtomicU8::new(FREE)).collect();
+        Arc::new(Self { ip, shards, held: std::array::from_fn(|_| AtomicU32::new(0)) })
+    }
+
+    fn of(&self, port: u16) -> Option<&AtomicU8> {
+        self.shards.get(usize::from(port))
+    }
+
+    fn held_in(&self, port: u16) -> Option<&AtomicU32> {
+        self.held.get(usize::from(port >> SLICE_BITS))
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = u32> + '_ {
+        self.held.iter().map(|held| held.load(Ordering::Acquire))
+    }
+}
+
 struct Address {
     block: RelayBlock,
-    /// Ports of our slices, in order.
+    /// Ports of our slices that are not draining, in order.
     usable: Vec<u16>,
-    /// By port: free, or the shard that holds it plus one.
-    holders: Box<[AtomicU8]>,
+    holders: Arc<Holders>,
 }
 
 const FREE: u8 = 0;
 /// Random tries before a search from port to port: with nine ports in ten taken, 1 in 850 needs the search.
 const RANDOM_TRIES: usize = 64;
 
-/// All relay addresses of a node, shared by its shards.
+/// The holders of every relay address that a table or a lease still knows.
+type Register = Arc<Mutex<HashMap<IpAddr, Weak<Holders>>>>;
+
+/// All relay addresses of a node and who owns their slices, at one time. A table never changes: each shard reads its
+/// own without a lock, and goes over to the [successor](PortTable::successor) when it is told to. Which ports are
+/// held is common to all of them.
 pub struct PortTable {
     node: NodeId,
     addresses: Vec<Address>,
+    register: Register,
 }
 
 impl PortTable {
     /// A table of these blocks; ports of slices leased to `node` can be leased from it.
     #[must_use]
     pub fn new(node: NodeId, blocks: Vec<RelayBlock>) -> Arc<Self> {
-        let address = |block: RelayBlock| Address {
-            usable: (0..=u16::MAX).filter(|port| block.owner(*port) == Some(node)).collect(),
-            holders: (0..=u16::MAX).map(|_| AtomicU8::new(FREE)).collect(),
-            block,
+        Self::with_register(node, blocks, Register::default())
+    }
+
+    /// The table after slices or addresses came, went, or changed. What is held of this one is held there.
+    #[must_use]
+    pub fn successor(&self, blocks: Vec<RelayBlock>) -> Arc<Self> {
+        Self::with_register(self.node, blocks, Arc::clone(&self.register))
+    }
+
+    fn with_register(node: NodeId, blocks: Vec<RelayBlock>, register: Register) -> Arc<Self> {
+        let mut known = register.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, holders| holders.strong_count() > 0);
+        let address = |block: RelayBlock| {
+            let holders = known.get(&block.ip).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let holders = Holders::new(block.ip);
+                known.insert(block.ip, Arc::downgrade(&holders));
+                holders
+            });
+            Address { usable: block.usable(node), block, holders }
         };
-        Arc::new(Self { node, addresses: blocks.into_iter().map(address).collect() })
+        let addresses = blocks.into_iter().map(address).collect();
+        drop(known);
+        Arc::new(Self { node, addresses, register })
     }
 
     /// The relay addresses.
@@ -98,7 +167,7 @@ impl PortTable {
 
     /// Leases a random port of `ip` for `shard`. `None` when there is no such address or no free port.
     #[must_use]
-    pub fn lease(self: &Arc<Self>, ip: IpAddr, shard: u8, parity: Parity, random: u64) -> Option<PortLease> {
+    pub fn lease(&self, ip: IpAddr, shard: u8, parity: Parity, random: u64) -> Option<PortLease> {
         let address = self.address(ip)?;
         let count = address.usable.len();
         let mut spread = random;
@@ -119,7 +188,7 @@ impl PortTable {
 
     /// Leases exactly this port.
     #[must_use]
-    pub fn lease_exactly(self: &Arc<Self>, at: SocketAddr, shard: u8) -> Option<PortLease> {
+    pub fn lease_exactly(&self, at: SocketAddr, shard: u8) -> Option<PortLease> {
         let address = self.address(at.ip())?;
         let index = address.usable.binary_search(&at.port()).ok()?;
         self.take(address, index, shard, Parity::Any)
@@ -131,8 +200,7 @@ impl PortTable {
         let Some(address) = self.address(at.ip()) else { return PortOwner::Nobody };
         match address.block.owner(at.port()) {
             Some(node) if node == self.node => {
-                let holder =
-                    address.holders.get(usize::from(at.port())).map_or(FREE, |h| h.load(Ordering::Acquire));
+                let holder = address.holders.of(at.port()).map_or(FREE, |h| h.load(Ordering::Acquire));
                 holder.checked_sub(1).map_or(PortOwner::Nobody, PortOwner::Shard)
             }
             Some(node) => PortOwner::Node(node),
@@ -140,47 +208,64 @@ impl PortTable {
         }
     }
 
-    /// Ports in use, of ports that there are.
+    /// Whether the port lies in a slice of ours, draining or not.
+    #[must_use]
+    pub fn is_ours(&self, at: SocketAddr) -> bool {
+        self.address(at.ip()).is_some_and(|address| address.block.owner(at.port()) == Some(self.node))
+    }
+
+    /// Ports in use, those of lost slices included, of ports that can be leased.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
-        let held =
-            |address: &Address| address.holders.iter().filter(|h| h.load(Ordering::Relaxed) != FREE).count();
-        let total = |address: &Address| address.usable.len();
-        (self.addresses.iter().map(held).sum(), self.addresses.iter().map(total).sum())
+        let held = self.known().iter().flat_map(|holders| holders.in_use().collect::<Vec<_>>()).sum::<u32>();
+        let total = self.addresses.iter().map(|address| address.usable.len()).sum();
+        (usize::try_from(held).unwrap_or(usize::MAX), total)
+    }
+
+    /// The slices of which any port is leased or reserved: address and `port >> SLICE_BITS`, in order.
+    #[must_use]
+    pub fn slices_in_use(&self) -> Vec<(IpAddr, usize)> {
+        let of_one = |holders: &Arc<Holders>| {
+            let held = holders.in_use().enumerate().filter(|(_, held)| *held > 0);
+            held.map(|(index, _)| (holders.ip, index)).collect::<Vec<_>>()
+        };
+        let mut slices: Vec<_> = self.known().iter().flat_map(of_one).collect();
+        slices.sort_unstable();
+        slices
+    }
+
+    fn known(&self) -> Vec<Arc<Holders>> {
+        let register = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        register.values().filter_map(Weak::upgrade).collect()
     }
 
     fn address(&self, ip: IpAddr) -> Option<&Address> {
         self.addresses.iter().find(|address| address.block.ip == ip)
     }
 
-    fn take(
-        self: &Arc<Self>,
-        address: &Address,
-        index: usize,
-        shard: u8,
-        parity: Parity,
-    ) -> Option<PortLease> {
+    fn take(&self, address: &Address, index: usize, shard: u8, parity: Parity) -> Option<PortLease> {
         let port = *address.usable.get(index)?;
         if parity == Parity::Even && !port.is_multiple_of(2) {
             return None;
         }
-        let holder = address.holders.get(usize::from(port))?;
+        let (holder, held) = (address.holders.of(port)?, address.holders.held_in(port)?);
         holder.compare_exchange(FREE, shard.checked_add(1)?, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        Some(PortLease { table: Arc::clone(self), at: SocketAddr::new(address.block.ip, port) })
+        held.fetch_add(1, Ordering::AcqRel);
+        Some(PortLease { holders: Arc::clone(&address.holders), port })
     }
 }
 
-/// A relay port that is ours until this value is dropped.
+/// A relay port that is held until this value is dropped, whatever becomes of its slice meanwhile.
 pub struct PortLease {
-    table: Arc<PortTable>,
-    at: SocketAddr,
+    holders: Arc<Holders>,
+    port: u16,
 }
 
 impl PortLease {
     /// The relayed transport address.
     #[must_use]
-    pub const fn at(&self) -> SocketAddr {
-        self.at
+    pub fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.holders.ip, self.port)
     }
 
     /// Hands the port to another shard, which redeemed a reservation.
@@ -189,9 +274,7 @@ impl PortLease {
     }
 
     fn store(&self, value: u8) {
-        let holder =
-            self.table.address(self.at.ip()).and_then(|a| a.holders.get(usize::from(self.at.port())));
-        if let Some(holder) = holder {
+        if let Some(holder) = self.holders.of(self.port) {
             holder.store(value, Ordering::Release);
         }
     }
@@ -200,6 +283,9 @@ impl PortLease {
 impl Drop for PortLease {
     fn drop(&mut self) {
         self.store(FREE);
+        if let Some(held) = self.holders.held_in(self.port) {
+            held.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Quotas {
 
 #[derive(Default)]
 struct Counts {
+    quotas: Quotas,
     users: HashMap<String, u32>,
     addresses: HashMap<IpAddr, u32>,
     keys: HashMap<String, u32>,
@@ -27,7 +28,6 @@ struct Counts {
 
 /// The counts of a node. Locked once for an allocation's start and once for its end, never for a packet.
 pub struct Ledger {
-    quotas: Quotas,
     counts: Mutex<Counts>,
 }
 
@@ -46,7 +46,12 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(quotas: Quotas) -> Arc<Self> {
-        Arc::new(Self { quotas, counts: Mutex::default() })
+        Arc::new(Self { counts: Mutex::new(Counts { quotas, ..Counts::default() }) })
+    }
+
+    /// Holds new allocations to other quotas from now on; those that there are stay.
+    pub fn set_quotas(&self, quotas: Quotas) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).quotas = quotas;
     }
 
     /// Charges one allocation to the user, its key, and the client's address.
@@ -57,10 +62,10 @@ impl Ledger {
         let address = subscriber(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |count: Option<&u32>, quota| quota != 0 && count.is_some_and(|count| *count >= quota);
-        let key = user.key_id.as_ref();
-        if full(counts.users.get(&user.quota_name), self.quotas.per_user)
-            || full(counts.addresses.get(&address), self.quotas.per_address)
-            || key.is_some_and(|key| full(counts.keys.get(key), self.quotas.per_key))
+        let (key, quotas) = (user.key_id.as_ref(), counts.quotas);
+        if full(counts.users.get(&user.quota_name), quotas.per_user)
+            || full(counts.addresses.get(&address), quotas.per_address)
+            || key.is_some_and(|key| full(counts.keys.get(key), quotas.per_key))
         {
             return Err(QuotaReached);
         }

@@ -32,7 +32,7 @@ impl Server {
             return self.drop_packet(DropReason::MalformedChannelData);
         };
         let Some(allocation) = self.allocations.by_flow(flow) else {
-            return self.drop_packet(DropReason::NoAllocation);
+            return self.drop_data_of_stranger(flow);
         };
         let Some(peer) = allocation.peer_of(now, parsed.channel) else {
             return self.drop_packet(DropReason::NoChannel);
@@ -60,7 +60,7 @@ impl Server {
             return self.drop_packet(DropReason::BadIndication);
         };
         let Some(allocation) = self.allocations.by_flow(flow) else {
-            return self.drop_packet(DropReason::NoAllocation);
+            return self.drop_data_of_stranger(flow);
         };
         let Some(ip) = allocation.permission(now, peer.ip()) else {
             let denied = self.config.policy.permit(peer.ip()).is_err();
@@ -87,9 +87,12 @@ impl Server {
             return self.drop_packet(DropReason::RateLimit);
         }
         allocation.to_peer.count(outbound.body.len());
+        if allocation.is_clean() {
+            self.allocations.mark_used(id);
+        }
         self.counters.to_peer.count(outbound.body.len());
         let via = if outbound.peer.is_own_relay() {
-            match self.shared.ports.owner(peer) {
+            match self.ports.owner(peer) {
                 PortOwner::Shard(shard) if shard == self.shard => {
                     return self.handle_relayed(now, peer, from, outbound.body, egress);
                 }
@@ -175,6 +178,9 @@ impl Server {
         allocation.to_client.count(body.len());
         self.counters.to_client.count(body.len());
         let flow = allocation.flow;
+        if allocation.is_clean() {
+            self.allocations.mark_used(id);
+        }
         let (via, to, dont_fragment) = (Via::Client(flow), flow.remote, false);
         self.push(egress, Transmit { via, to, head, body, padding, dont_fragment });
     }

@@ -8,15 +8,18 @@ use ahash::RandomState;
 use trunkline_wire::stun::{Attributes, AttributesError, Class, Message, Method};
 use trunkline_wire::{AllocationId, Body, ClientFlow, DropReason, Egress, Kind, Now, Transport};
 
-use crate::allocation::{AllocationSummary, Allocations};
+use crate::allocation::{AllocationSummary, Allocations, ServiceFlow};
 use crate::budget::Budget;
+use crate::client_policy::Gate;
 use crate::config::{Config, ShardConfig, Shared};
 use crate::counters::Counters;
 use crate::credentials::{Credentials, User};
 use crate::entropy::Entropy;
+use crate::ports::{PortOwner, PortTable};
 use crate::reply::Request;
 use crate::sockets::RelaySockets;
 use crate::timers::{Timer, Timers};
+use crate::usage::Usage;
 
 /// A sans-IO TURN server.
 pub struct Server {
@@ -30,6 +33,8 @@ pub struct Server {
     pub(crate) budget: Budget,
     pub(crate) entropy: Entropy,
     pub(crate) counters: Counters,
+    pub(crate) ports: Arc<PortTable>,
+    pub(crate) gate: Gate,
     pub(crate) draining: bool,
     events: VecDeque<Event>,
 }
@@ -66,6 +71,10 @@ pub enum CloseReason {
     Revoked,
     /// An operator closed it.
     Operator,
+    /// Its client's network is no longer served.
+    ClientDenied,
+    /// Its relay port is no longer this server's.
+    PortLost,
 }
 
 /// Events kept for the shell; the oldest go first when nobody fetches them.
@@ -90,12 +99,14 @@ impl Server {
         let entropy = Entropy::new(shard.seed.last_chunk().copied().unwrap_or_default());
         Self {
             budget: Budget::new(config.limits.unauthenticated, hash.clone()),
-            allocations: Allocations::new(hash),
+            allocations: Allocations::new(hash.clone()),
             entropy,
             shard: shard.shard,
             listeners: shard.listeners,
             timers: Timers::default(),
             counters: Counters::default(),
+            ports: Arc::clone(&shared.ports),
+            gate: Gate::new(hash),
             draining: false,
             events: VecDeque::new(),
             config,
@@ -117,6 +128,9 @@ impl Server {
     ) {
         match Kind::of(message) {
             Kind::ChannelData => self.handle_channel_data(now, &flow, message, body, egress),
+            Kind::Stun | Kind::Dtls | Kind::Rtp | Kind::Unknown if self.denies(&flow) => {
+                self.drop_packet(DropReason::ClientDenied)
+            }
             Kind::Stun => match Message::parse(message) {
                 Ok(parsed) => self.handle_stun(now, flow, parsed, body, sockets, egress),
                 Err(_) => self.drop_packet(DropReason::MalformedStun),
@@ -227,30 +241,6 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// Refuses new allocations from now on; what is there goes on.
-    pub fn drain(&mut self) {
-        self.draining = true;
-    }
-
-    /// Replaces what credentials are good; allocations of revoked users and deleted keys end now.
-    pub fn update_credentials(&mut self, credentials: Arc<Credentials>, sockets: &mut dyn RelaySockets) {
-        self.credentials = credentials;
-        let ended: Vec<_> = self
-            .allocations
-            .iter()
-            .filter(|a| self.is_revoked(&a.grant.user))
-            .map(|allocation| allocation.id)
-            .collect();
-        for id in ended {
-            self.close(id, CloseReason::Revoked, sockets);
-        }
-    }
-
-    fn is_revoked(&self, user: &User) -> bool {
-        let key_is_gone = user.key_id.as_ref().is_some_and(|key| !self.credentials.keys.contains_key(key));
-        key_is_gone || self.credentials.revoked.contains(&user.username)
-    }
-
     /// Ends an allocation for an operator. `false`: there is none with this id.
     pub fn close_allocation(&mut self, id: AllocationId, sockets: &mut dyn RelaySockets) -> bool {
         let found = self.allocations.by_id(id).is_some();
@@ -280,6 +270,28 @@ impl Server {
         self.allocations.iter().map(summary).collect()
     }
 
+    /// The client's flow of every allocation.
+    #[must_use]
+    pub fn flows(&self) -> Vec<ServiceFlow> {
+        let flow = |a: &crate::allocation::Allocation| {
+            let service = *self.listeners.get(usize::from(a.flow.listener.0))?;
+            Some(ServiceFlow { client: a.flow.remote, service, transport: a.flow.transport })
+        };
+        self.allocations.iter().filter_map(flow).collect()
+    }
+
+    /// Who gets a packet for a relay address.
+    #[must_use]
+    pub fn port_owner(&self, at: SocketAddr) -> PortOwner {
+        self.ports.owner(at)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     /// How many allocations there are.
     #[must_use]
     pub fn allocation_count(&self) -> usize {
@@ -289,6 +301,11 @@ impl Server {
     /// Whether this flow has an allocation; a connection without one is held to a deadline.
     pub fn has_allocation(&mut self, flow: &ClientFlow) -> bool {
         self.allocations.by_flow(flow).is_some()
+    }
+
+    /// Who did how much since the last call; a user may come more than once.
+    pub fn take_usage(&mut self) -> Vec<(Arc<User>, Usage)> {
+        self.allocations.take_usage()
     }
 
     /// What was counted so far.
@@ -326,6 +343,28 @@ impl Server {
         for relay in self.allocations.remove_expired_relays(now, id).into_iter().flatten() {
             sockets.close(relay.socket);
         }
+    }
+
+    /// Whether nothing is served to this flow: its network is denied, and no allocation of before is left.
+    fn denies(&mut self, flow: &ClientFlow) -> bool {
+        self.gate.is_closed_to_some()
+            && self.allocations.by_flow(flow).is_none()
+            && !self.gate.admits(flow.remote.ip())
+    }
+
+    /// Whether a connection from this address is accepted; one that is not is counted.
+    pub fn admits_connection(&mut self, from: SocketAddr) -> bool {
+        let admitted = self.gate.admits(from.ip());
+        if !admitted {
+            self.drop_packet(DropReason::ClientDenied);
+        }
+        admitted
+    }
+
+    /// Data of a client without an allocation.
+    pub(crate) fn drop_data_of_stranger(&mut self, flow: &ClientFlow) {
+        let denied = self.denies(flow);
+        self.drop_packet(if denied { DropReason::ClientDenied } else { DropReason::NoAllocation });
     }
 
     pub(crate) fn close(&mut self, id: AllocationId, reason: CloseReason, sockets: &mut dyn RelaySockets) {

@@ -36,6 +36,8 @@ drop_reasons! {
     Response = "response",
     /// The source address used up its budget of unauthenticated answers.
     UnauthenticatedBudget = "unauthenticated_budget",
+    /// A client of a network that is not served.
+    ClientDenied = "client_denied",
     /// Data of a client without an allocation.
     NoAllocation = "no_allocation",
     /// ChannelData for a channel that is not bound.

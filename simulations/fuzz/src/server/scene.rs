@@ -8,8 +8,8 @@ use std::sync::Arc;
 use trunkline_turn::credentials::{Credentials, Secret};
 use trunkline_turn::policer::{PolicerLimits, Rate};
 use trunkline_turn::policy::PeerPolicy;
+use trunkline_turn::ports::RelayBlock;
 use trunkline_turn::ports::{PortLease, PortTable, Reservations};
-use trunkline_turn::ports::{RelayBlock, SLICES};
 use trunkline_turn::quota::{Ledger, Quotas};
 use trunkline_turn::{Config, Limits, Server, ShardConfig, Shared};
 use trunkline_wire::token::{FleetKey, Keyring};
@@ -162,10 +162,10 @@ impl Ports {
 
 fn table(ips: &[&str]) -> Arc<PortTable> {
     let block = |ip: &&str| {
-        let mut owners = [None; SLICES];
-        OUR_SLICES.iter().for_each(|slice| owners[*slice] = Some(NODE));
-        owners[usize::from(OTHER_PORT_MIN >> 10)..].fill(Some(OTHER_NODE));
-        RelayBlock { ip: ip.parse().expect("an address"), owners }
+        let mut block = RelayBlock::unowned(ip.parse().expect("an address"));
+        OUR_SLICES.iter().for_each(|slice| block.owners[*slice] = Some(NODE));
+        block.owners[usize::from(OTHER_PORT_MIN >> 10)..].fill(Some(OTHER_NODE));
+        block
     };
     PortTable::new(NODE, ips.iter().map(block).collect())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use trunkline_turn::ports::PortOwner;
-use trunkline_turn::{CloseReason, Event, Server};
+use trunkline_turn::{CloseReason, Event, Server, Terms};
 use trunkline_wire::{AllocationId, Body, DropReason, Egress, Head, Now, Transmit, Via};
 
 use super::message::{Answer, Credential};
@@ -81,10 +81,11 @@ impl Trial {
             Operation::CloseByOperator { flow } => self.close_by_operator(*flow),
             Operation::Revoke { user } => {
                 self.model.revoke(*user);
-                self.server.update_credentials(scene::credentials(&self.model.revoked), &mut self.sockets);
+                let credentials = scene::credentials(&self.model.revoked);
+                self.amend(|terms| terms.credentials = credentials);
             }
             Operation::Drain => {
-                self.server.drain();
+                self.amend(|terms| terms.draining = true);
                 self.model.draining = true;
             }
         }
@@ -103,6 +104,12 @@ impl Trial {
             next.is_none_or(|at_ns| at_ns > self.model.now_ns),
             "what is due was done, yet {next:?} is due"
         );
+    }
+
+    fn amend(&mut self, change: impl FnOnce(&mut Terms)) {
+        let mut terms = self.server.terms();
+        change(&mut terms);
+        self.server.apply(&terms, &mut self.sockets);
     }
 
     fn close_by_operator(&mut self, flow: usize) {

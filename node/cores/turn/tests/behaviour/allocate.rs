@@ -135,7 +135,7 @@ fn a_draining_server_refuses_new_allocations_and_keeps_what_it_has() {
     alice.fetch_nonce(&mut world);
     let request = alice.signed(alice.clone().fresh(Draft::allocate())).bytes();
     let first = alice.exchange(&mut world, &request);
-    world.server.drain();
+    world.amend(|terms| terms.draining = true);
     assert_eq!(Client::bob().ask(&mut world, Draft::allocate()).code(), 508);
     assert_eq!(alice.exchange(&mut world, &request), first);
     assert_eq!(alice.ask(&mut world, Draft::refresh(600)).code(), 0);

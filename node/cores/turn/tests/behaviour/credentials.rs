@@ -71,7 +71,7 @@ fn revocation_ends_live_allocations_and_new_requests_at_once() {
     other.allocate_towards(&mut world, at(PEER));
     let mut credentials = credentials();
     credentials.revoked.insert(revoked.username.clone());
-    world.server.update_credentials(Arc::new(credentials), &mut world.sockets);
+    world.amend(|terms| terms.credentials = Arc::new(credentials));
     assert_eq!(closings(&mut world), [CloseReason::Revoked]);
     assert_eq!((world.server.allocation_count(), world.ports_held()), (1, 1));
     assert_eq!(revoked.send_to(&mut world, at(PEER), b"x"), None);
@@ -87,7 +87,7 @@ fn a_deleted_key_ends_the_allocations_made_with_it_and_no_others() {
     Client::alice().allocate(&mut world);
     let mut credentials = credentials();
     credentials.keys.clear();
-    world.server.update_credentials(Arc::new(credentials), &mut world.sockets);
+    world.amend(|terms| terms.credentials = Arc::new(credentials));
     assert_eq!(closings(&mut world), [CloseReason::Revoked]);
     assert_eq!(world.server.allocation_count(), 1);
     assert_eq!(keyed.ask(&mut world, Draft::allocate()).code(), 401);

@@ -14,7 +14,7 @@ use trunkline_turn::credentials::{Credentials, Secret};
 use trunkline_turn::policy::PeerPolicy;
 use trunkline_turn::ports::{PortTable, RELAY_PORT_MIN, RelayBlock, Reservations, SLICE_BITS};
 use trunkline_turn::quota::{Ledger, Quotas};
-use trunkline_turn::{Config, Limits, OpenError, RelaySockets, Server, Shared};
+use trunkline_turn::{Config, Limits, OpenError, RelaySockets, Server, Shared, Terms};
 use trunkline_wire::now::NS_PER_S;
 use trunkline_wire::token::{FleetKey, Keyring};
 use trunkline_wire::{AllocationId, Body, ClientFlow, DropReason, Egress, NodeId, Now, RelayId, Via};
@@ -219,6 +219,13 @@ impl World {
             self.server.handle_timeout(self.now, &mut self.sockets);
         }
         self.set_monotonic(end_ns);
+    }
+
+    /// The server goes over to the terms that `change` makes of its own.
+    pub fn amend(&mut self, change: impl FnOnce(&mut Terms)) {
+        let mut terms = self.server.terms();
+        change(&mut terms);
+        self.server.apply(&terms, &mut self.sockets);
     }
 
     pub fn drops(&self, reason: DropReason) -> u64 {

@@ -39,8 +39,11 @@ pub struct Unusable {
 pub struct Machine {
     /// The command line and the file.
     pub options: Options,
-    /// This server's name.
+    /// This server's name in its tokens.
     pub node: NodeId,
+    /// This server's name in the control plane: the same, but for a `[fleet]` table, which the control plane of
+    /// `trunkline up` knows nothing of.
+    pub member: NodeId,
     /// Its addresses.
     pub places: Places,
     /// Whose addresses are whose.

@@ -8,6 +8,8 @@
 
 pub mod access;
 pub mod connector;
+pub mod core;
+pub mod follower;
 pub mod hex;
 pub mod identity;
 pub mod join_token;
@@ -15,5 +17,6 @@ pub mod listener;
 pub mod pki;
 pub mod records;
 pub mod sealing;
+pub mod session;
 pub mod state;
 pub mod store;

@@ -11,8 +11,8 @@ use trunkline_proto::store::v1::{
 };
 use trunkline_wire::NodeId;
 
-use crate::records::Kept;
-use crate::store::Revision;
+use crate::records::{self, Damaged, Kept, Record, parse_node};
+use crate::store::{Entry, Event, Revision};
 
 /// Everything a replica plans and answers from.
 #[derive(Clone, Default)]
@@ -51,5 +51,116 @@ impl State {
     pub fn epoch(&self) -> Epoch {
         let kept = self.epoch.as_ref().and_then(|kept| kept.record.epoch);
         kept.unwrap_or(Epoch { generation: 1, counter: 0 })
+    }
+
+    /// Takes over what happened to a key. What is older than what is known is passed over, so events may come again.
+    ///
+    /// # Errors
+    /// [`Damaged`]; the state is as it was.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Damaged> {
+        match event {
+            Event::Put(entry) => self.put(entry)?,
+            Event::Deleted { key, revision } => self.delete(key, *revision),
+        }
+        let revision = match event {
+            Event::Put(entry) => entry.revision,
+            Event::Deleted { revision, .. } => *revision,
+        };
+        self.revision = self.revision.max(revision);
+        Ok(())
+    }
+
+    /// Takes over a record; keys of other kinds are passed over.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn put(&mut self, entry: &Entry) -> Result<(), Damaged> {
+        let (kind, name) = split(&entry.key);
+        match kind {
+            "epoch" => put_one(&mut self.epoch, entry),
+            "leader" => put_one(&mut self.leader, entry),
+            "rollout" => put_one(&mut self.rollout, entry),
+            "replica" => put_in(&mut self.replicas, Some(name.to_owned()), entry),
+            "node" => put_in(&mut self.nodes, parse_node(name), entry),
+            "status" => put_in(&mut self.statuses, parse_node(name), entry),
+            "table" => put_in(&mut self.tables, name.parse().ok(), entry),
+            "slices" => put_in(&mut self.slices, Some(name.to_owned()), entry),
+            "turn-key" => put_in(&mut self.turn_keys, Some(name.to_owned()), entry),
+            "revocation" => put_in(&mut self.revocations, Some(name.to_owned()), entry),
+            "fleet-key" => put_in(&mut self.fleet_keys, name.parse().ok(), entry),
+            "settings" => put_in(&mut self.settings, name.parse().ok(), entry),
+            _ => Ok(()),
+        }
+    }
+
+    fn delete(&mut self, key: &str, at: Revision) {
+        let (kind, name) = split(key);
+        match kind {
+            "epoch" => delete_one(&mut self.epoch, at),
+            "leader" => delete_one(&mut self.leader, at),
+            "rollout" => delete_one(&mut self.rollout, at),
+            "replica" => delete_in(&mut self.replicas, Some(name.to_owned()), at),
+            "node" => delete_in(&mut self.nodes, parse_node(name), at),
+            "status" => delete_in(&mut self.statuses, parse_node(name), at),
+            "table" => delete_in(&mut self.tables, name.parse().ok(), at),
+            "slices" => delete_in(&mut self.slices, Some(name.to_owned()), at),
+            "turn-key" => delete_in(&mut self.turn_keys, Some(name.to_owned()), at),
+            "revocation" => delete_in(&mut self.revocations, Some(name.to_owned()), at),
+            "fleet-key" => delete_in(&mut self.fleet_keys, name.parse().ok(), at),
+            "settings" => delete_in(&mut self.settings, name.parse().ok(), at),
+            _ => {}
+        }
+    }
+}
+
+/// What the keys of every kind that is in a [`State`] start with.
+pub const MIRRORED: [&str; 12] = [
+    "epoch",
+    "leader",
+    "rollout",
+    "replica/",
+    "node/",
+    "status/",
+    "table/",
+    "slices/",
+    "turn-key/",
+    "revocation/",
+    "fleet-key/",
+    "settings/",
+];
+
+fn split(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or((key, ""))
+}
+
+fn put_one<R: Record>(place: &mut Option<Kept<R>>, entry: &Entry) -> Result<(), Damaged> {
+    if place.as_ref().is_none_or(|kept| kept.revision < entry.revision) {
+        *place = Some(records::open(entry)?);
+    }
+    Ok(())
+}
+
+fn put_in<K: Ord, R: Record>(
+    map: &mut BTreeMap<K, Kept<R>>,
+    name: Option<K>,
+    entry: &Entry,
+) -> Result<(), Damaged> {
+    let fault = || Damaged { key: entry.key.clone(), fault: "its name is not one".to_owned() };
+    let name = name.ok_or_else(fault)?;
+    if map.get(&name).is_none_or(|kept| kept.revision < entry.revision) {
+        map.insert(name, records::open(entry)?);
+    }
+    Ok(())
+}
+
+fn delete_one<R>(place: &mut Option<Kept<R>>, at: Revision) {
+    if place.as_ref().is_some_and(|kept| kept.revision < at) {
+        *place = None;
+    }
+}
+
+fn delete_in<K: Ord, R>(map: &mut BTreeMap<K, Kept<R>>, name: Option<K>, at: Revision) {
+    if let Some(name) = name.filter(|name| map.get(name).is_some_and(|kept| kept.revision < at)) {
+        map.remove(&name);
     }
 }

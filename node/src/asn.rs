@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use maxminddb::Reader;
 use serde::Deserialize;
-use trunkline_turn::AutonomousSystems;
+use trunkline_turn::client_policy::AutonomousSystems;
 
 /// A database that is read again when its file changes.
 pub struct AsnDatabase {

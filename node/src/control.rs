@@ -21,6 +21,7 @@ use trunkline_control_plane::configuration;
 use trunkline_control_plane::connector::{ConnectError, Endpoint, Trust, connect_any};
 use trunkline_proto::fleet::v1::{Configuration, Epoch};
 use trunkline_proto::node::v1::Hello;
+use trunkline_turn::credentials::Credentials;
 
 use crate::cache::Cache;
 use crate::keys::InForce;
@@ -29,7 +30,7 @@ use crate::usage::SharedJournal;
 
 use report::Health;
 use session::{Session, SessionError};
-use terms::Machine;
+use terms::{Machine, Unusable};
 
 /// The way to the control plane.
 pub struct Way {
@@ -107,7 +108,7 @@ impl Control {
             let outcome = timeout(patience, self.open_first()).await;
             let error = match outcome {
                 Ok(Ok((session, applied))) => {
-                    self.publish();
+                    self.publish(Arc::clone(&applied.credentials));
                     return First { applied, session: Some(session) };
                 }
                 Ok(Err(error)) => error,
@@ -117,7 +118,7 @@ impl Control {
                 && let Some((_, applied)) = kept.take()
             {
                 tracing::warn!(%error, "no control plane: starting with the configuration that was kept");
-                self.publish();
+                self.publish(Arc::clone(&applied.credentials));
                 return First { applied, session: None };
             }
             if said == begun || said.elapsed() >= SAY_EVERY {
@@ -230,9 +231,8 @@ impl Control {
         self.health.set_fault("cache", fault);
     }
 
-    fn publish(&self) {
+    fn publish(&self, credentials: Arc<Credentials>) {
         let configuration = &self.standing.configuration;
-        let credentials = Arc::new(self.machine.credentials(configuration));
         let epoch = configuration.epoch.unwrap_or_default();
         self.published.in_force.send_replace(InForce { epoch, credentials });
         self.health.set_draining(configuration.draining);
@@ -241,33 +241,16 @@ impl Control {
     /// The configuration after this message.
     fn accept(&self, said: Configuration) -> Result<Accepted, Refusal> {
         let epoch = said.epoch.unwrap_or_default();
-        let refuse = |why: String, is_fatal| Refusal { epoch, why, is_fatal };
         let ours = &self.standing.configuration;
-        let ours_epoch = ours.epoch.unwrap_or_default();
-        let mut full = match &said.base {
-            None => Configuration { base: None, ..said.clone() },
-            Some(base) if order(base) == order(&ours_epoch) => {
-                let mut full = ours.clone();
-                configuration::apply(&mut full, said.clone()).map_err(|error| refuse(error.to_string(), true))?;
-                full
-            }
-            Some(base) => {
-                let why = format!("it is made from epoch {} and ours is {}", text(base), text(&ours_epoch));
-                return Err(refuse(why, true));
-            }
+        let is_ours = said.base.is_none() && said.epoch == ours.epoch && said.digest == ours.digest;
+        let full = if is_ours && configuration::digest(&said)[..] == said.digest[..] {
+            // What was kept is what is in force in the fleet.
+            said
+        } else {
+            configuration::apply(ours, said).map_err(|cause| Refusal::Configuration { epoch, cause })?
         };
-        let digest = configuration::digest(&full);
-        if digest[..] != said.digest[..] {
-            return Err(refuse("its digest is not that of its content".to_owned(), true));
-        }
-        full.digest = digest.to_vec();
-        let is_ours = order(&epoch) == order(&ours_epoch) && full.digest == ours.digest;
-        if order(&epoch) <= order(&ours_epoch) && !is_ours {
-            let why = format!("it is not newer than epoch {}, which is in force", text(&ours_epoch));
-            return Err(refuse(why, false));
-        }
-        configuration::validate(&full).map_err(|fault| refuse(fault.to_string(), false))?;
-        let applied = self.machine.applied(&full).map_err(|unusable| refuse(unusable.to_string(), false))?;
+        let applied = self.machine.applied(&full);
+        let applied = applied.map_err(|cause| Refusal::Unusable { epoch, cause })?;
         Ok(Accepted { configuration: full, applied })
     }
 }
@@ -278,14 +261,29 @@ struct Accepted {
     applied: Applied,
 }
 
-/// A configuration that is not applied.
+/// Why a configuration is not applied.
 #[derive(Debug, thiserror::Error)]
-#[error("epoch {}: {why}", text(epoch))]
-struct Refusal {
-    epoch: Epoch,
-    why: String,
+enum Refusal {
+    /// It is none that can follow ours.
+    #[error("{cause}")]
+    Configuration { epoch: Epoch, cause: configuration::Refusal },
+    /// This machine cannot run with it.
+    #[error("{cause}")]
+    Unusable { epoch: Epoch, cause: Unusable },
+}
+
+impl Refusal {
+    const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Configuration { epoch, .. } | Self::Unusable { epoch, .. } => *epoch,
+        }
+    }
+
     /// What the replica thinks we have is not what we have: it must begin with everything.
-    is_fatal: bool,
+    const fn is_out_of_step(&self) -> bool {
+        use configuration::Refusal::{OtherBase, WrongDigest};
+        matches!(self, Self::Configuration { cause: OtherBase | WrongDigest, .. })
+    }
 }
 
 /// Pauses between attempts: doubling, with jitter, so that the servers of a fleet do not all come back at once.
@@ -303,15 +301,6 @@ impl Backoff {
         let _ = getrandom::fill(&mut random);
         most / 2 + (most / 2).mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX))
     }
-}
-
-/// Epochs are compared so.
-const fn order(epoch: &Epoch) -> (u64, u64) {
-    (epoch.generation, epoch.counter)
-}
-
-fn text(epoch: &Epoch) -> String {
-    format!("{}.{}", epoch.generation, epoch.counter)
 }
 
 impl From<ConnectError> for SessionError {

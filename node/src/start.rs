@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use trunkline_control_plane::sealing::SealingError;
 use trunkline_control_plane::store::StoreError;
-use trunkline_control_plane::store::embedded::OpenError;
+use trunkline_control_plane::store::OpenError;
 use trunkline_proto::node::v1::Hello;
 use trunkline_turn::credentials::Secret;
 use trunkline_turn::{AllocationSummary, Counters};
@@ -122,7 +122,7 @@ pub fn block_on(server: impl Future<Output = Result<(), Failure>>) -> Result<(),
 /// What a server finds before it opens anything.
 pub struct Ground {
     /// SIGTERM and Ctrl-C.
-    pub signals: Signals,
+    pub(crate) signals: Signals,
     /// Its addresses.
     pub places: Places,
 }
@@ -256,7 +256,7 @@ fn publication() -> (Published, watch::Receiver<InForce>, watch::Receiver<Option
 /// What every Hello of this process says. Addresses whose relay ports are ours are peers like any other for the rest
 /// of the fleet, so they are not named.
 fn hello(places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -> Hello {
-    let is_relay = |ip| places.relay.contains(ip) || places.shared.contains(ip);
+    let is_relay = |ip: &IpAddr| places.relay.contains(ip) || places.shared.contains(ip);
     let is_named = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip) && !is_relay(ip);
     Hello {
         incarnation: now_unix_ms,

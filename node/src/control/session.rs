@@ -1,6 +1,7 @@
 //! One session with a replica, from Hello to its end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -75,9 +76,9 @@ impl Session {
     }
 
     pub(super) async fn refuse(&self, refusal: &Refusal) -> Result<(), SessionError> {
-        let acknowledgement = Acknowledgement { epoch: Some(refusal.epoch), refusal: refusal.why.clone() };
+        let acknowledgement = Acknowledgement { epoch: Some(refusal.epoch()), refusal: refusal.to_string() };
         self.say(Message::Acknowledgement(acknowledgement)).await?;
-        if refusal.is_fatal { Err(SessionError::OutOfStep) } else { Ok(()) }
+        if refusal.is_out_of_step() { Err(SessionError::OutOfStep) } else { Ok(()) }
     }
 
     async fn next(&mut self) -> Result<Option<Said>, SessionError> {
@@ -188,9 +189,10 @@ impl Control {
                 return session.refuse(&refusal).await;
             }
         };
-        shards.apply(std::sync::Arc::new(accepted.applied)).await;
+        let credentials = Arc::clone(&accepted.applied.credentials);
+        shards.apply(Arc::new(accepted.applied)).await;
         self.standing = Standing { configuration: accepted.configuration, wants_everything: false };
-        self.publish();
+        self.publish(credentials);
         self.keep().await;
         session.say(self.acknowledgement()).await
     }
@@ -208,8 +210,6 @@ impl Control {
         let mut report = self.health.report(shards, journal_failing.unwrap_or_default()).await;
         report.epoch = self.standing.configuration.epoch;
         report.claims = claims;
-        let table = self.standing.configuration.table.as_ref();
-        (report.row, report.row_flows) = super::report::flows_by_row(table, &shards.flows().await);
         session.say(Message::Report(report)).await
     }
 

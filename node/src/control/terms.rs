@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use trunkline_control_plane::records::node_id;
 use trunkline_proto::fleet::v1 as fleet;
 use trunkline_proto::fleet::v1::slice::State;
+use trunkline_turn::client_policy::{AutonomousSystems, ClientRules};
 use trunkline_turn::credentials::{Credentials, Secret};
 use trunkline_turn::policy::{NeverPermitted, PeerPolicy};
 use trunkline_turn::ports::{RELAY_PORT_MIN, RelayBlock, SLICE_BITS, SLICES};
-use trunkline_turn::{AutonomousSystems, ClientPolicy, ClientRules, Config};
+use trunkline_turn::{ClientPolicy, Config};
 use trunkline_wire::NodeId;
 use trunkline_wire::token::{FleetKey, Keyring};
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod configuration;
 pub mod connector;
 pub mod core;
 pub mod follower;

@@ -19,6 +19,8 @@ use crate::identity::Name;
 
 pub mod directory;
 pub mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
 
 /// Signs certificates of servers, replicas and operators. No `Debug`: it holds the key.
 pub struct Issuer {

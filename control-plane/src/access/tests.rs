@@ -1,6 +1,5 @@
 //! Every method against every identity.
 
-use prost::Message as _;
 use trunkline_wire::NodeId;
 
 use super::*;
@@ -49,16 +48,12 @@ fn each_method_may_be_called_by_exactly_those_whom_its_role_admits() {
 #[test]
 fn the_table_has_each_method_of_each_service() {
     let descriptors =
-        prost_types::FileDescriptorSet::decode(trunkline_proto::DESCRIPTORS).expect("descriptors");
+        prost_reflect::DescriptorPool::decode(trunkline_proto::DESCRIPTORS).expect("descriptors");
     let mut methods = 0;
-    for file in &descriptors.file {
-        for service in &file.service {
-            for method in &service.method {
-                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                assert!(METHOD_ROLES.iter().any(|(listed, role)| *listed == path && *role != 0), "{path}");
-                methods += 1;
-            }
-        }
+    for method in descriptors.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        assert!(METHOD_ROLES.iter().any(|(listed, role)| *listed == path && *role != 0), "{path}");
+        methods += 1;
     }
     assert_eq!(methods, METHOD_ROLES.len());
     assert!(methods > 20);

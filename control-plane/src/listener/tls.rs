@@ -57,11 +57,8 @@ impl Presented {
             let read = tokio::task::spawn_blocking(move || reread(&files, &texts)).await;
             let Ok(read) = read else { continue };
             let found = match read {
-                Ok(None) => None,
-                Ok(Some((texts, config))) => {
-                    tracing::info!("certificate, key and roots were read again");
-                    self.texts = Arc::new(texts);
-                    self.sender.send_replace(Arc::new(config));
+                Ok(read) => {
+                    self.take(read);
                     None
                 }
                 Err(error) => Some(error.to_string()),
@@ -71,6 +68,15 @@ impl Presented {
             }
             fault = found;
         }
+    }
+
+    /// Shows what was read from here on; true when there was something new.
+    fn take(&mut self, read: Option<(Texts, ServerConfig)>) -> bool {
+        let Some((texts, config)) = read else { return false };
+        self.texts = Arc::new(texts);
+        self.sender.send_replace(Arc::new(config));
+        tracing::info!("certificate, key and roots were read again");
+        true
     }
 }
 
@@ -102,6 +108,13 @@ impl Texts {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes())
             .map_err(|error| unusable("the private key", &error))
     }
+}
+
+/// One look at the files: whether they are others now.
+#[cfg(test)]
+pub(super) fn reread_now(presented: &mut Presented) -> Result<bool, PkiError> {
+    let read = reread(&presented.files, &presented.texts)?;
+    Ok(presented.take(read))
 }
 
 /// New texts with what they make; `None` when nothing changed.

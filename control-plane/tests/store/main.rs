@@ -4,4 +4,6 @@ mod cluster;
 mod embedded;
 mod etcd;
 mod harness;
+mod lost_answers;
+mod proxy;
 mod suite;

@@ -114,7 +114,9 @@ impl EventLoop {
             self.handle_timeouts(now);
             self.publish(now);
         }
+        // What it did last is told as well.
         self.usage.put(self.shard.turn.take_usage());
+        self.inbox.publish(self.shard.turn.counters());
         self.inbox.close();
         Ok(())
     }

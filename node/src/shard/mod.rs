@@ -270,3 +270,6 @@ fn run(mut shard: Shard, tls_config: Arc<rustls::ServerConfig>, seat: Seat) -> i
     world.watch(first.strays)?;
     world.run()
 }
+
+#[cfg(test)]
+mod tests;

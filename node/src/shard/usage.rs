@@ -24,7 +24,10 @@ pub struct UsageDelta {
 /// Where shards put what they took out of their counts. It is kept until somebody fetches it, so nothing is lost with
 /// a caller that went away.
 #[derive(Clone, Default)]
-pub struct UsageTray(Arc<Mutex<HashMap<(Option<String>, String), Usage>>>);
+pub struct UsageTray(Arc<Mutex<HashMap<Name, Usage>>>);
+
+/// Key and user.
+type Name = (Option<String>, String);
 
 impl UsageTray {
     /// Adds what a shard took.

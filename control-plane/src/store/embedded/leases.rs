@@ -33,8 +33,10 @@ impl Leases {
     }
 
     pub(super) fn keep_alive(&mut self, lease: LeaseId) -> Result<(), StoreError> {
-        let lease = self.live.get_mut(&lease).ok_or(StoreError::LeaseEnded)?;
-        lease.ends = Instant::now() + lease.ttl;
+        let now = Instant::now();
+        let lease =
+            self.live.get_mut(&lease).filter(|lease| lease.ends > now).ok_or(StoreError::LeaseEnded)?;
+        lease.ends = now + lease.ttl;
         Ok(())
     }
 
@@ -45,8 +47,10 @@ impl Leases {
 
     /// Refuses a transaction with a lease that has ended.
     pub(super) fn hold(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let is_over = |lease: &LeaseId| self.live.get(lease).is_none_or(|lease| lease.ends <= now);
         let has_ended = |change: &Change| match change {
-            Change::Put { lease: Some(lease), .. } => !self.live.contains_key(lease),
+            Change::Put { lease: Some(lease), .. } => is_over(lease),
             Change::Put { lease: None, .. } | Change::Delete { .. } => false,
         };
         if transaction.changes.iter().any(has_ended) { Err(StoreError::LeaseEnded) } else { Ok(()) }

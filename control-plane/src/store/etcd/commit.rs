@@ -65,7 +65,7 @@ async fn commit_once(
             let txn = txn.clone();
             async move { member.kv.clone().txn(txn).await }
         };
-        match etcd.members.attempt(call).await {
+        match etcd.members.attempt(&patience, call).await {
             Ok(response) => return read(&response, mark, &number, is_repeated),
             // An earlier attempt may have been done before etcd began to refuse it.
             Err(Fault::Refused(error)) if is_repeated => return Err(StoreError::Failed(error.to_string())),

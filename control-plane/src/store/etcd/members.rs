@@ -54,7 +54,7 @@ impl Members {
     {
         let mut patience = Patience::new();
         loop {
-            match self.attempt(&call).await {
+            match self.attempt(&patience, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Refused(error)) => return Err(error),
                 Err(Fault::Unanswered(text)) => patience.wait(text).await?,
@@ -63,16 +63,21 @@ impl Members {
     }
 
     /// Asks the preferred member once; where it does not answer the next one is preferred.
-    pub(super) async fn attempt<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, Fault>
+    pub(super) async fn attempt<T, F>(
+        &self,
+        patience: &Patience,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let (index, client) = self.preferred();
         let address = client.address.clone();
-        let fault = match timeout(ATTEMPT_DEADLINE, call(client)).await {
+        let deadline = patience.attempt_deadline();
+        let fault = match timeout(deadline, call(client)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => fault(&address, &error),
-            Err(_) => Fault::Unanswered(format!("{address} gave no answer within {ATTEMPT_DEADLINE:?}")),
+            Err(_) => Fault::Unanswered(format!("{address} gave no answer within {deadline:?}")),
         };
         if matches!(fault, Fault::Unanswered(_)) {
             self.pass_over(index);
@@ -106,7 +111,7 @@ impl Members {
         let mut is_repeated = false;
         loop {
             let call = |member: Client| async move { member.leases.clone().revoke(lease.0).await };
-            match self.attempt(call).await {
+            match self.attempt(&patience, call).await {
                 Ok(_) => return Ok(()),
                 Err(Fault::Refused(StoreError::LeaseEnded)) if is_repeated => return Ok(()),
                 Err(Fault::Refused(error)) => return Err(error),
@@ -130,11 +135,18 @@ impl Members {
 /// How long a call goes on asking.
 pub(super) struct Patience {
     until: Instant,
+    attempts: u32,
 }
 
 impl Patience {
     pub(super) fn new() -> Self {
-        Self { until: Instant::now() + CALL_DEADLINE }
+        Self { until: Instant::now() + CALL_DEADLINE, attempts: 0 }
+    }
+
+    /// What one member gets of it. A request that a member forwarded to a leader that died is lost, so the first
+    /// ones are short; later ones are for an etcd that is slow.
+    pub(super) fn attempt_deadline(&self) -> Duration {
+        if self.attempts < SHORT_ATTEMPTS { SHORT_ATTEMPT_DEADLINE } else { LONG_ATTEMPT_DEADLINE }
     }
 
     /// Waits a moment before the next attempt; fails with what the last one said where the time is over.
@@ -142,6 +154,7 @@ impl Patience {
         if Instant::now() >= self.until {
             return Err(StoreError::Failed(format!("etcd does not answer: {last}")));
         }
+        self.attempts = self.attempts.saturating_add(1);
         sleep(RETRY_INTERVAL).await;
         Ok(())
     }
@@ -149,7 +162,7 @@ impl Patience {
 
 async fn connect(endpoint: &str, tls: Option<&TlsOptions>) -> Result<Client, StoreError> {
     let mut options = ConnectOptions::new()
-        .with_connect_timeout(ATTEMPT_DEADLINE)
+        .with_connect_timeout(LONG_ATTEMPT_DEADLINE)
         .with_tcp_keepalive(KEEP_ALIVE_INTERVAL)
         .with_require_leader(true);
     if let Some(tls) = tls {
@@ -168,7 +181,7 @@ async fn connect(endpoint: &str, tls: Option<&TlsOptions>) -> Result<Client, Sto
 
 async fn status(mut client: Client) -> StoreMember {
     let asked = Instant::now();
-    let answer = timeout(ATTEMPT_DEADLINE, client.maintenance.status()).await;
+    let answer = timeout(STATUS_DEADLINE, client.maintenance.status()).await;
     let latency = asked.elapsed();
     let mut member = StoreMember {
         address: client.address,
@@ -214,10 +227,14 @@ pub(super) fn fault(address: &str, error: &Error) -> Fault {
     }
 }
 
-/// One member's time. An election takes etcd one to two seconds; a member that hangs must not take all of a call's.
-pub(super) const ATTEMPT_DEADLINE: Duration = Duration::from_secs(1);
-/// A call's time, over all members.
-pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(6);
+/// An election takes etcd one to two seconds with its default settings, half of that with half the timeout. With
+/// these attempts a call succeeds soon after it.
+const SHORT_ATTEMPT_DEADLINE: Duration = Duration::from_millis(600);
+const SHORT_ATTEMPTS: u32 = 4;
+const LONG_ATTEMPT_DEADLINE: Duration = Duration::from_millis(1_500);
+/// A call's time, over all members and attempts.
+const CALL_DEADLINE: Duration = Duration::from_secs(8);
+const STATUS_DEADLINE: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A page of a listing or what a watch missed. etcd sends as much as it has.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::super::{Event, Revision, StoreError, Watch};
 use super::Shared;
 use super::keys::{etcd_revision, revision};
-use super::members::{ATTEMPT_DEADLINE, Client, Fault, Patience, fault};
+use super::members::{Client, Fault, Patience, fault};
 
 /// A watch over etcd.
 pub struct EtcdWatch {
@@ -62,7 +62,8 @@ impl EtcdWatch {
     async fn reconnect(&mut self) -> Result<(), StoreError> {
         let (member, client) = self.etcd.members.preferred();
         let address = client.address.clone();
-        let opened = timeout(ATTEMPT_DEADLINE, self.open_stream(client)).await;
+        let deadline = self.patience.get_or_insert_with(Patience::new).attempt_deadline();
+        let opened = timeout(deadline, self.open_stream(client)).await;
         let error = match opened {
             Ok(Ok((stream, created))) => {
                 self.check_history(created.header()).await?;

@@ -108,7 +108,8 @@ impl PeerPolicy {
             return if plain == ip { Ok(PermittedIp { ip, own_relay: true }) } else { Err(Denied) };
         }
         let in_range = |ranges: &[Range]| ranges.iter().any(|range| range.holds(plain));
-        if self.own_addresses.contains(&plain) || in_range(NEVER) || self.deny.hold(plain) {
+        let denied = self.deny.hold(plain) || self.deny.hold(ip);
+        if self.own_addresses.contains(&plain) || in_range(NEVER) || denied {
             return Err(Denied);
         }
         if self.allow.hold(plain) || !in_range(DENIED_BY_DEFAULT) {

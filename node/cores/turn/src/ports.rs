@@ -54,7 +54,7 @@ impl RelayBlock {
         let ours = slices.filter(|(_, (owner, draining))| **owner == Some(node) && !**draining);
         ours.flat_map(|(index, _)| {
             let first = index << SLICE_BITS;
-            first..=first | (1 << SLICE_BITS) - 1
+            first..=(first | ((1 << SLICE_BITS) - 1))
         })
         .collect()
     }

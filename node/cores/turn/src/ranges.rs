@@ -50,14 +50,22 @@ impl Range {
         Self { min: min & !host, max: min | host }
     }
 
-    fn of(net: &IpNet) -> Self {
-        Self { min: number(net.network()), max: number(net.broadcast()) }
+    /// The addresses of a network: of its own family only, so that `::/0` is all of IPv6 and nothing of IPv4.
+    fn of(net: &IpNet) -> impl Iterator<Item = Self> + use<> {
+        let Self { min, max } = Self { min: number(net.network()), max: number(net.broadcast()) };
+        let holds_mapped = min < MAPPED.min && MAPPED.max < max;
+        let below = Self { min, max: if holds_mapped { MAPPED.min.saturating_sub(1) } else { max } };
+        let above = holds_mapped.then_some(Self { min: MAPPED.max.saturating_add(1), max });
+        std::iter::once(below).chain(above)
     }
 
     pub fn holds(&self, ip: IpAddr) -> bool {
         (self.min..=self.max).contains(&number(ip))
     }
 }
+
+/// Where IPv4 lies among the numbers: ::ffff:0:0/96.
+const MAPPED: Range = Range::v4(0, 0, 0, 0, 0);
 
 fn number(ip: IpAddr) -> u128 {
     match ip {
@@ -73,7 +81,7 @@ pub(crate) struct Ranges(Vec<Range>);
 impl Ranges {
     /// The addresses of these networks.
     pub fn new(nets: &[IpNet]) -> Self {
-        let mut ranges: Vec<Range> = nets.iter().map(Range::of).collect();
+        let mut ranges: Vec<Range> = nets.iter().flat_map(Range::of).collect();
         ranges.sort_unstable();
         let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
         for range in ranges {
@@ -126,6 +134,13 @@ mod tests {
             };
             prop_assert_eq!(Ranges::new(&nets).hold(ip), nets.iter().any(|net| net.contains(&ip)));
         }
+    }
+
+    #[test]
+    fn a_network_holds_nothing_of_the_other_family() {
+        let all = Ranges::new(&["::/0".parse().unwrap()]);
+        assert!(!all.hold("192.0.2.1".parse().unwrap()));
+        assert!(["::", "::1", "2606:4700::1"].iter().all(|ip| all.hold(ip.parse().unwrap())));
     }
 
     #[test]

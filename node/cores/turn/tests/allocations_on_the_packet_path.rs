@@ -7,12 +7,14 @@ mod counting;
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use counting::{CountingAllocator, tally};
 use support::{Client, Draft, PEER, PEER_V6, Settings, World, at, channel_data};
-use trunkline_turn::Limits;
+use trunkline_turn::client_policy::ClientRules;
 use trunkline_turn::policer::{PolicerLimits, Rate};
-use trunkline_wire::{Body, ClientFlow, Egress, Now, Transport, Via};
+use trunkline_turn::{ClientPolicy, Limits};
+use trunkline_wire::{Body, ClientFlow, DropReason, Egress, Now, Transport, Via};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -188,4 +190,34 @@ fn what_is_dropped_allocates_nothing() {
     }
     let after = (tally().allocations, server.counters().drops.total());
     assert_eq!(after, (before.0, before.1 + 6 * PACKETS));
+}
+
+#[test]
+fn usage_that_is_asked_for_and_a_client_policy_allocate_nothing_for_a_packet() {
+    let (mut world, alice) = established(Transport::Udp);
+    let deny = vec!["203.0.113.0/24".parse().unwrap()];
+    let rules = ClientRules { deny, ..ClientRules::default() };
+    world.amend(|terms| terms.clients = Arc::new(ClientPolicy::new(rules, None)));
+    let denied = ClientFlow { remote: at("203.0.113.5:1"), ..alice.flow };
+    let message = channel_data(0x4000, &[7; 999]);
+    let mut egress = Egress::with_capacity(BATCH);
+    let World { now, server, sockets, .. } = &mut world;
+    for _ in 0..100 {
+        assert_eq!(server.take_usage().len(), 1);
+        let before = tally().allocations;
+        egress.clear();
+        for flow in [alice.flow, denied] {
+            server.handle_client(
+                *now,
+                flow,
+                &message,
+                Body::input(0, 0..message.len()),
+                sockets,
+                &mut egress,
+            );
+            server.handle_client(*now, denied, &[0xFF; 7], Body::input(0, 0..7), sockets, &mut egress);
+        }
+        assert_eq!((egress.transmits().len(), tally().allocations), (1, before));
+    }
+    assert_eq!(server.counters().drops.of(DropReason::ClientDenied), 300);
 }

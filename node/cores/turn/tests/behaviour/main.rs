@@ -4,6 +4,7 @@ mod allocate;
 mod authentication;
 mod binding;
 mod channels;
+mod clients;
 mod conservation;
 mod credentials;
 mod dual_stack;
@@ -17,5 +18,8 @@ mod reflection;
 mod refresh;
 mod relaying;
 mod reservation;
+mod slices;
 #[path = "../support/mod.rs"]
 mod support;
+mod terms;
+mod usage;

@@ -93,6 +93,12 @@ impl Client {
         self.nonce = Some(challenge.value(kind::NONCE).unwrap().to_vec());
     }
 
+    /// Takes another nonce, whatever became of the one before.
+    pub fn fetch_nonce_again(&mut self, world: &mut World) {
+        self.nonce = None;
+        self.fetch_nonce(world);
+    }
+
     /// Sends the signed request under a fresh transaction ID; fetches a nonce before if there is none. The answer
     /// must be signed unless it challenges.
     pub fn ask(&mut self, world: &mut World, draft: Draft) -> Answer {

@@ -82,7 +82,7 @@ pub fn credentials() -> Credentials {
 }
 
 impl Settings {
-    fn blocks(&self) -> Vec<RelayBlock> {
+    pub fn blocks(&self) -> Vec<RelayBlock> {
         let first = usize::from(RELAY_PORT_MIN >> SLICE_BITS);
         let block = |ip: &IpAddr| {
             let mut block = RelayBlock::owned_by(*ip, self.node);

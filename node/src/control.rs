@@ -190,7 +190,10 @@ impl Control {
                 }
                 Err(refusal) => {
                     tracing::warn!(%refusal, "a configuration is refused");
-                    session.refuse(&refusal).await?;
+                    if let Err(error) = session.refuse(&refusal).await {
+                        session.close().await;
+                        return Err(error);
+                    }
                 }
             }
         }

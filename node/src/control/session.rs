@@ -81,6 +81,14 @@ impl Session {
         if refusal.is_out_of_step() { Err(SessionError::OutOfStep) } else { Ok(()) }
     }
 
+    /// Ends the session after what was said has been taken.
+    pub(super) async fn close(mut self) {
+        drop(self.outgoing);
+        let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
+        // It is over then in any case.
+        let _ = timeout(CLOSE_WITHIN, ended).await;
+    }
+
     async fn next(&mut self) -> Result<Option<Said>, SessionError> {
         match self.incoming.message().await {
             Ok(Some(message)) => Ok(message.message),
@@ -131,6 +139,15 @@ enum Turn {
 impl Control {
     /// Lives through a session. Why it ended is what it returns.
     pub(super) async fn serve(&mut self, mut session: Session, shards: &Shards) -> SessionError {
+        let error = self.turns(&mut session, shards).await;
+        if matches!(error, SessionError::OutOfStep) {
+            self.standing.wants_everything = true;
+            session.close().await;
+        }
+        error
+    }
+
+    async fn turns(&mut self, session: &mut Session, shards: &Shards) -> SessionError {
         self.published.channel.send_replace(Some(session.channel.clone()));
         let (mut reports, mut usage) = (interval(REPORT_EVERY), interval(USAGE_EVERY));
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -147,14 +164,13 @@ impl Control {
                 _ = usage.tick() => Turn::Usage,
             };
             let outcome = match turn {
-                Turn::Said(Ok(Some(said))) => self.hear(&mut session, shards, said).await,
+                Turn::Said(Ok(Some(said))) => self.hear(session, shards, said).await,
                 Turn::Said(Ok(None)) => Ok(()),
                 Turn::Said(Err(error)) => Err(error),
-                Turn::Report => self.report(&session, shards).await,
-                Turn::Usage => self.send_usage(&mut session).await,
+                Turn::Report => self.report(session, shards).await,
+                Turn::Usage => self.send_usage(session).await,
             };
             if let Err(error) = outcome {
-                self.standing.wants_everything |= matches!(error, SessionError::OutOfStep);
                 return error;
             }
         }
@@ -234,6 +250,7 @@ impl Control {
 const OUTGOING_MAX: usize = 64;
 /// A replica that hangs is left.
 const SAY_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 const USAGE_EVERY: Duration = Duration::from_secs(1);

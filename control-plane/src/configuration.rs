@@ -9,7 +9,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use trunkline_proto::fleet::v1::slice::State as SliceState;
 use trunkline_proto::fleet::v1::{
-    Configuration, Epoch, FleetKey, FleetKeys, Member, NodeId as NodeMessage, Revocation, Slice,
+    Configuration, Epoch, FleetKey, FleetKeys, Member, NodeId as NodeMessage, Revocation, Settings, Slice,
     SteeringTable, TurnKey,
 };
 use trunkline_proto::store::v1::TableRecord;
@@ -98,11 +98,47 @@ pub fn shared(state: &State, sealing: &Sealing, site: u16) -> Result<Configurati
 
 /// Adds what is this server's alone, and the digest.
 pub fn personalise(configuration: &mut Configuration, state: &State, node: NodeId) {
-    let version = settings_version(state, node);
-    configuration.settings = state.settings.get(&version).and_then(|kept| kept.record.settings.clone());
-    configuration.settings_version = version;
-    configuration.draining = state.nodes.get(&node).is_some_and(|kept| kept.record.draining);
-    configuration.digest = digest(configuration).to_vec();
+    let shared = shared_digest(configuration);
+    Personal::of(state, node).put_into(configuration, &shared);
+}
+
+/// What is one server's alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Personal {
+    settings: Option<Settings>,
+    settings_version: u64,
+    draining: bool,
+}
+
+impl Personal {
+    /// Of this server in this state.
+    #[must_use]
+    pub fn of(state: &State, node: NodeId) -> Self {
+        let settings_version = settings_version(state, node);
+        Self {
+            settings: state.settings.get(&settings_version).and_then(|kept| kept.record.settings.clone()),
+            settings_version,
+            draining: state.nodes.get(&node).is_some_and(|kept| kept.record.draining),
+        }
+    }
+
+    /// Completes a whole configuration, or the differences to one, whose other parts have this digest.
+    pub fn put_into(self, configuration: &mut Configuration, shared_digest: &[u8; 32]) {
+        configuration.digest = self.digest(shared_digest).to_vec();
+        configuration.settings = self.settings;
+        configuration.settings_version = self.settings_version;
+        configuration.draining = self.draining;
+    }
+
+    fn digest(&self, shared_digest: &[u8; 32]) -> [u8; 32] {
+        let alone = Configuration {
+            settings: self.settings.clone(),
+            settings_version: self.settings_version,
+            draining: self.draining,
+            ..Configuration::default()
+        };
+        Sha256::new().chain_update(shared_digest).chain_update(alone.encode_to_vec()).finalize().into()
+    }
 }
 
 /// The settings that a server is to run: the new ones once the roll-out has reached it.
@@ -278,12 +314,31 @@ fn patched_table(
     Ok(Some(table))
 }
 
-/// SHA-256 of everything in a whole configuration but the digest itself and the epoch, so that two epochs that say
-/// the same are seen to.
+/// What a whole configuration's `digest` must be: SHA-256 over the digest of what servers of a site share and over what
+/// is one server's alone. The epoch is not part of it, so that two epochs that say the same are seen to.
 #[must_use]
 pub fn digest(full: &Configuration) -> [u8; 32] {
-    let bare = Configuration { digest: vec![], epoch: None, base: None, ..full.clone() };
-    Sha256::digest(bare.encode_to_vec()).into()
+    let personal = Personal {
+        settings: full.settings.clone(),
+        settings_version: full.settings_version,
+        draining: full.draining,
+    };
+    personal.digest(&shared_digest(full))
+}
+
+/// SHA-256 of what the servers of a site share.
+#[must_use]
+pub fn shared_digest(full: &Configuration) -> [u8; 32] {
+    let shared = Configuration {
+        digest: vec![],
+        epoch: None,
+        base: None,
+        settings: None,
+        settings_version: 0,
+        draining: false,
+        ..full.clone()
+    };
+    Sha256::digest(shared.encode_to_vec()).into()
 }
 
 /// Checks that every field means something.

@@ -8,16 +8,23 @@
 
 pub mod access;
 pub mod configuration;
+pub mod configurations;
 pub mod connector;
 pub mod core;
+pub mod event;
 pub mod follower;
 pub mod hex;
 pub mod identity;
 pub mod join_token;
 pub mod listener;
+pub mod mutation;
+pub mod node_service;
+pub mod operator_service;
 pub mod pki;
 pub mod records;
 pub mod sealing;
 pub mod session;
+pub mod settings;
 pub mod state;
 pub mod store;
+pub mod usage;

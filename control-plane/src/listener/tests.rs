@@ -17,6 +17,7 @@ use crate::connector::{ConnectError, Endpoint, Trust, connect};
 use crate::pki::directory::RotationStep;
 use crate::pki::fixture::{Fleet, mode};
 
+mod floods;
 mod strangers;
 mod table;
 

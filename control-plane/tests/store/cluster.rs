@@ -13,18 +13,53 @@ pub struct Cluster {
     members: Vec<Member>,
 }
 
+/// Certificates of a member that wants one of its clients too, in PEM.
+pub struct Certificates {
+    /// Who signs those of clients.
+    pub roots: String,
+    /// Its own, and its key.
+    pub identity: (String, String),
+}
+
 struct Member {
     name: String,
     data: PathBuf,
     client_url: String,
     peer_url: String,
+    tls: Vec<String>,
     process: Option<Child>,
+}
+
+impl Certificates {
+    /// Puts them where etcd reads them, and gives its arguments.
+    fn write(&self, directory: &Path) -> Vec<String> {
+        let mut arguments = vec!["--client-cert-auth".to_owned()];
+        let (certificate, key) = &self.identity;
+        for (option, pem) in [("trusted-ca-file", &self.roots), ("cert-file", certificate), ("key-file", key)]
+        {
+            let path = directory.join(option);
+            std::fs::write(&path, pem).unwrap();
+            arguments.push(format!("--{option}={}", path.display()));
+        }
+        arguments
+    }
 }
 
 impl Cluster {
     /// Starts an etcd and waits until it takes writes; none where there is no etcd, which counts as a failure where
     /// nothing may be skipped.
     pub async fn start(members: usize) -> Option<Self> {
+        let cluster = Self::run_all(members, None)?;
+        cluster.wait(&cluster.store("").await).await;
+        Some(cluster)
+    }
+
+    /// One member that is reached by TLS; nobody waits until it answers.
+    pub fn start_with(certificates: &Certificates) -> Option<Self> {
+        Self::run_all(1, Some(certificates))
+    }
+
+    fn run_all(members: usize, certificates: Option<&Certificates>) -> Option<Self> {
         if !Path::new(ETCD).exists() {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{ETCD} is missing");
             println!("skipped: {ETCD} is missing");
@@ -32,13 +67,16 @@ impl Cluster {
         }
         let directory = tempfile::tempdir().unwrap();
         let mut ports = free_ports(2 * members).into_iter();
-        let mut url = || format!("http://127.0.0.1:{}", ports.next().unwrap());
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let tls = certificates.map(|certificates| certificates.write(directory.path())).unwrap_or_default();
+        let mut url = |scheme: &str| format!("{scheme}://127.0.0.1:{}", ports.next().unwrap());
         let members = (0..members)
             .map(|number| Member {
                 name: format!("member{number}"),
                 data: directory.path().join(format!("member{number}")),
-                client_url: url(),
-                peer_url: url(),
+                client_url: url(scheme),
+                peer_url: url("http"),
+                tls: tls.clone(),
                 process: None,
             })
             .collect();
@@ -46,7 +84,6 @@ impl Cluster {
         for member in 0..cluster.members.len() {
             cluster.run(member);
         }
-        cluster.wait().await;
         Some(cluster)
     }
 
@@ -127,12 +164,11 @@ impl Cluster {
             .status();
         assert!(status.unwrap().success());
         self.run(0);
-        self.wait().await;
+        self.wait(&self.store("").await).await;
     }
 
     /// Waits until etcd answers.
-    async fn wait(&self) {
-        let store = self.store("").await;
+    pub async fn wait(&self, store: &Etcd) {
         let mut answer = store.get("ready").await;
         for _ in 0..START_ATTEMPTS {
             if answer.is_ok() {
@@ -153,6 +189,7 @@ impl Member {
             .args(["--initial-cluster", all, "--initial-cluster-token", "trunkline-test"])
             // As recommended for members in one network: half of etcd's defaults.
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(&self.tls)
             .args(["--logger", "zap", "--log-level", "fatal"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -7,3 +7,4 @@ mod harness;
 mod lost_answers;
 mod proxy;
 mod suite;
+mod tls;

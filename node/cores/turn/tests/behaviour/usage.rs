@@ -56,6 +56,24 @@ fn what_an_allocation_did_before_it_ended_is_told_after_it() {
 }
 
 #[test]
+fn an_allocation_is_told_whichever_others_end_before_it() {
+    for first in 0..3 {
+        for second in 0..4 {
+            let mut world = World::new();
+            let client = |port: usize| Client::alice_at(&format!("198.41.7.7:{}", port + 1));
+            let mut clients: Vec<_> = (0..4).map(client).collect();
+            for client in clients.iter_mut().take(3) {
+                client.allocate(&mut world);
+            }
+            clients[first].ask(&mut world, Draft::refresh(0));
+            clients[3].allocate(&mut world);
+            clients[second].ask(&mut world, Draft::refresh(0));
+            assert_eq!(taken(&mut world)["alice"].allocations, 4, "{first}, then {second}");
+        }
+    }
+}
+
+#[test]
 fn between_two_of_our_relays_both_users_are_charged() {
     let mut world = World::new();
     let (mut alice, mut bob) = (Client::alice(), Client::bob());

@@ -1,0 +1,245 @@
+//! One server's session: it is told each epoch, and what it says is kept.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+use trunkline_proto::fleet::v1::Epoch;
+use trunkline_proto::node::v1::control_message::Message as ToNode;
+use trunkline_proto::node::v1::node_message::Message as FromNode;
+use trunkline_proto::node::v1::{Acknowledgement, ControlMessage, Hello, NodeMessage, Report, UsageRecord};
+use trunkline_proto::store::v1::NodeStatus;
+use trunkline_wire::NodeId;
+
+use super::{hello, reporting};
+use crate::configuration::{self, Personal};
+use crate::configurations::Configurations;
+use crate::core::Core;
+use crate::session::Registered;
+use crate::state::State;
+use crate::usage::Meter;
+
+/// Where messages to the server go.
+pub type Outgoing = mpsc::Sender<Result<ControlMessage, Status>>;
+
+/// A stream that a server opened.
+pub struct Session {
+    pub server: Server,
+    pub incoming: Streaming<NodeMessage>,
+    pub ending: watch::Receiver<bool>,
+}
+
+/// The server at the other end.
+pub struct Server {
+    pub core: Core,
+    pub configurations: Arc<Configurations>,
+    pub node: NodeId,
+    pub outgoing: Outgoing,
+}
+
+/// Why a session is over, as the server is told.
+enum Over {
+    /// It went away.
+    Gone,
+    Told(Status),
+}
+
+impl Session {
+    /// Serves until either side ends.
+    pub async fn serve(mut self) {
+        let (node, outgoing) = (self.server.node, self.server.outgoing.clone());
+        if let Err(Over::Told(status)) = self.run().await {
+            tracing::info!(%node, reason = status.message(), "session ended");
+            // The server may have gone in the meantime.
+            drop(outgoing.send(Err(status)).await);
+        } else {
+            tracing::info!(%node, "session ended by the server");
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Over> {
+        let hello = self.hello().await?;
+        let Server { core, node, outgoing, .. } = &self.server;
+        let node = *node;
+        hello::welcome(core, node, &hello).await.map_err(|fault| Over::Told(fault.into()))?;
+        let registered = core.sessions().register(node, hello.incarnation);
+        let registered = registered.ok_or_else(|| Over::Told(replaced(node)))?;
+        tracing::info!(%node, version = hello.version, "session open");
+        let statuses = watch::Sender::new(hello::status(&core.state(), node, &hello, core.name()));
+        tokio::spawn(reporting::write(core.store().clone(), node, statuses.subscribe()));
+        let (records, counted) = mpsc::channel(RECORDS_MAX);
+        tokio::spawn(count(Meter::new(core.store().clone(), node), counted, outgoing.clone()));
+        let told = Told { hello: Some((hello.epoch, hello.digest)), sent: None };
+        self.follow(registered, statuses, records, told).await
+    }
+
+    async fn hello(&mut self) -> Result<Hello, Over> {
+        let first = tokio::time::timeout(HELLO_WITHIN, self.incoming.message()).await;
+        match first {
+            Ok(Ok(Some(NodeMessage { message: Some(FromNode::Hello(hello)) }))) => Ok(hello),
+            Ok(Ok(Some(_))) => Err(Over::Told(Status::invalid_argument("the first message must be Hello"))),
+            Ok(_) => Err(Over::Gone),
+            Err(_) => Err(Over::Told(Status::deadline_exceeded("no Hello within 10 s"))),
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        mut registered: Registered,
+        statuses: watch::Sender<NodeStatus>,
+        records: mpsc::Sender<UsageRecord>,
+        mut told: Told,
+    ) -> Result<(), Over> {
+        let Self { server, incoming, ending } = self;
+        let mut states = server.core.subscribe();
+        states.mark_changed();
+        loop {
+            tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(NodeMessage { message: Some(message) })) => {
+                        server.heard(message, &registered, &statuses, &records);
+                    }
+                    Ok(Some(NodeMessage { message: None })) => {}
+                    Ok(None) | Err(_) => return Err(Over::Gone),
+                },
+                changed = states.changed() => {
+                    changed.map_err(|_| Over::Gone)?;
+                    let state = Arc::clone(&states.borrow_and_update());
+                    server.tell(&state, &mut told).await?;
+                }
+                Some(question) = registered.questions.recv() => server.send(ToNode::Question(question)).await?,
+                _ = &mut registered.replaced => return Err(Over::Told(replaced(server.node))),
+                () = ended(ending) => {
+                    return Err(Over::Told(Status::unavailable("this replica ends; connect to another")));
+                }
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Sends the newest configuration where the server does not have it.
+    async fn tell(&self, state: &State, told: &mut Told) -> Result<(), Over> {
+        if !state.nodes.contains_key(&self.node) {
+            let text = format!("node {} is not a member any more: an operator removed it", self.node);
+            return Err(Over::Told(Status::failed_precondition(text)));
+        }
+        let (epoch, personal) = (state.epoch(), Personal::of(state, self.node));
+        if told
+            .sent
+            .as_ref()
+            .is_some_and(|(sent, known)| !configuration::is_newer(epoch, *sent) && *known == personal)
+        {
+            return Ok(());
+        }
+        if state.fleet_keys.is_empty() {
+            return Ok(());
+        }
+        let built = self.configurations.newest(state, self.core.sealing(), self.node.site);
+        let built = built.map_err(|error| Over::Told(Status::internal(error.to_string())))?;
+        let base = told.sent.as_ref().map(|(epoch, _)| *epoch);
+        let update = self.configurations.update(self.node.site, base, &built, personal.clone());
+        told.sent = Some((epoch, personal));
+        if let Some((Some(known), digest)) = told.hello.take() {
+            let is_current = known == epoch && digest == update.digest;
+            // A server that is ahead of the store waits until the generation rises above it.
+            if is_current || configuration::is_newer(known, epoch) {
+                if !is_current {
+                    told.sent = None;
+                    told.hello = Some((Some(known), digest));
+                }
+                return Ok(());
+            }
+        }
+        self.send(ToNode::Configuration(update)).await
+    }
+
+    async fn send(&self, message: ToNode) -> Result<(), Over> {
+        self.outgoing.send(Ok(ControlMessage { message: Some(message) })).await.map_err(|_| Over::Gone)
+    }
+
+    fn heard(
+        &self,
+        message: FromNode,
+        registered: &Registered,
+        statuses: &watch::Sender<NodeStatus>,
+        records: &mpsc::Sender<UsageRecord>,
+    ) {
+        match message {
+            FromNode::Hello(_) => tracing::debug!(node = %self.node, "Hello twice"),
+            FromNode::Acknowledgement(acknowledgement) => {
+                statuses.send_modify(|status| {
+                    acknowledged(status, acknowledgement, &self.core.state(), self.node)
+                });
+            }
+            FromNode::Report(report) => statuses.send_modify(|status| reported(status, report)),
+            // What does not fit is sent again: the server does so until it is counted.
+            FromNode::Usage(record) => drop(records.try_send(record)),
+            FromNode::Answer(answer) => registered.answered(answer),
+        }
+    }
+}
+
+/// Resolves when the replica ends.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // Whoever would tell is gone: that is the end as well.
+    drop(ending.wait_for(|ending| *ending).await);
+}
+
+fn replaced(node: NodeId) -> Status {
+    Status::already_exists(format!(
+        "node {node}: a newer process speaks under this name; two servers must not have one name"
+    ))
+}
+
+/// What the server has or was sent.
+struct Told {
+    /// As in its Hello, until the first configuration was compared with it.
+    hello: Option<(Option<Epoch>, Vec<u8>)>,
+    sent: Option<(Epoch, Personal)>,
+}
+
+fn acknowledged(status: &mut NodeStatus, said: Acknowledgement, state: &State, node: NodeId) {
+    if said.refusal.is_empty() {
+        status.acknowledged = said.epoch;
+        if said.epoch == Some(state.epoch()) {
+            status.settings_version = configuration::settings_version(state, node);
+        }
+    } else {
+        tracing::warn!(%node, refusal = said.refusal, "a server refused a configuration");
+        status.refused = said.epoch;
+        status.refusal = said.refusal;
+    }
+}
+
+fn reported(status: &mut NodeStatus, mut report: Report) {
+    report.claims.truncate(CLAIMS_MAX);
+    report.faults.truncate(FAULTS_MAX);
+    status.reports = status.reports.saturating_add(1);
+    if report.epoch.is_some() {
+        status.acknowledged = report.epoch;
+    }
+    status.report = Some(report);
+}
+
+/// Counts usage as fast as the store takes it, and says so.
+async fn count(mut meter: Meter, mut records: mpsc::Receiver<UsageRecord>, outgoing: Outgoing) {
+    while let Some(record) = records.recv().await {
+        match meter.count(&record).await {
+            Ok(counted) => {
+                let message = ControlMessage { message: Some(ToNode::UsageAcknowledgement(counted)) };
+                if outgoing.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "usage was not counted; it will be sent again"),
+        }
+    }
+}
+
+const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// Usage records of one server that wait for the store.
+const RECORDS_MAX: usize = 64;
+/// Slices of 64 relay addresses.
+const CLAIMS_MAX: usize = 64 * 64;
+const FAULTS_MAX: usize = 64;

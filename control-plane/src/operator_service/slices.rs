@@ -1,0 +1,59 @@
+//! Slices of shared relay addresses as operators see them.
+
+use std::net::IpAddr;
+
+use trunkline_proto::fleet::v1::slice::State as Life;
+use trunkline_proto::operator::v1::{ListSlicesRequest, ListSlicesResponse, SliceView};
+use trunkline_proto::store::v1::SliceRecord;
+use trunkline_wire::NodeId;
+
+use super::{Fault, nodes};
+use crate::records::node_message;
+use crate::state::State;
+
+/// The slices that a request asks for.
+///
+/// # Errors
+/// It names a server or address that there is not.
+pub fn list(state: &State, request: &ListSlicesRequest) -> Result<ListSlicesResponse, Fault> {
+    let owner = request.node.as_ref().map(|node| nodes::known(state, "node", Some(node))).transpose()?;
+    let address = address(state, &request.address)?;
+    let is_wanted = |record: &&SliceRecord| {
+        let slice = record.slice.as_ref();
+        owner.is_none_or(|owner| slice.and_then(|slice| slice.owner) == Some(node_message(owner)))
+    };
+    let wanted = state.slices.iter().filter(|(name, _)| address.as_ref().is_none_or(|only| only == *name));
+    let slices = wanted.flat_map(|(_, kept)| &kept.record.slices).filter(is_wanted);
+    let view =
+        |record: &SliceRecord| SliceView { slice: record.slice.clone(), until_unix_s: record.until_unix_s };
+    Ok(ListSlicesResponse { slices: slices.map(view).collect() })
+}
+
+/// Slices that a server owns, those that it is to give back included.
+#[must_use]
+pub fn held(state: &State, node: NodeId) -> u32 {
+    let node = Some(node_message(node));
+    let is_held = |record: &&SliceRecord| {
+        record
+            .slice
+            .as_ref()
+            .is_some_and(|slice| slice.owner == node && matches!(slice.state(), Life::Owned | Life::Draining))
+    };
+    let all = state.slices.values().flat_map(|kept| &kept.record.slices);
+    u32::try_from(all.filter(is_held).count()).unwrap_or(u32::MAX)
+}
+
+/// The name of the record, whatever spelling of the address was given.
+fn address(state: &State, text: &str) -> Result<Option<String>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let malformed = |_| Fault::malformed("address", format!("{text:?} is not an IP address"));
+    let wanted: IpAddr = text.parse().map_err(malformed)?;
+    let mut names = state.slices.keys().filter(|name| name.parse() == Ok(wanted));
+    let missing = || {
+        let problem = format!("{text} is no shared relay address; `trunklinectl slices` lists them");
+        Fault::unknown("address", problem)
+    };
+    names.next().cloned().map(Some).ok_or_else(missing)
+}

@@ -1,0 +1,8 @@
+//! `trunklinectl` as a process: what it prints, how it ends, and what it sends when answers are lost.
+
+mod authority;
+mod calls;
+mod command;
+mod local;
+mod scripted;
+mod waiting;

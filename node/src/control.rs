@@ -184,7 +184,8 @@ impl Control {
             let said = session.configuration().await?;
             match self.accept(said) {
                 Ok(accepted) => {
-                    self.standing = Standing { configuration: accepted.configuration, wants_everything: false };
+                    self.standing =
+                        Standing { configuration: accepted.configuration, wants_everything: false };
                     self.keep().await;
                     return Ok((session, accepted.applied));
                 }
@@ -229,7 +230,10 @@ impl Control {
             Ok(Ok(())) | Err(_) => None,
         };
         if let Some(fault) = &fault {
-            tracing::warn!(fault, "the configuration in force is not kept: a restart now begins with an older one");
+            tracing::warn!(
+                fault,
+                "the configuration in force is not kept: a restart now begins with an older one"
+            );
         }
         self.health.set_fault("cache", fault);
     }

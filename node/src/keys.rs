@@ -237,3 +237,7 @@ const USERNAME_BYTES_MAX: usize = 508;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
 
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -74,10 +74,7 @@ impl Places {
             (Some(certificate), Some(key)) => {
                 Source::Files { certificate: certificate.clone(), key: key.clone() }
             }
-            _ => Source::SelfSigned {
-                directory: options.data_dir.clone(),
-                addresses: self.service.clone(),
-            },
+            _ => Source::SelfSigned { directory: options.data_dir.clone(), addresses: self.service.clone() },
         }
     }
 
@@ -85,7 +82,8 @@ impl Places {
     #[must_use]
     pub fn listening(&self, options: &Options) -> Vec<String> {
         let of_one = |ip: &IpAddr| {
-            let (turn, tls) = (SocketAddr::new(*ip, options.turn_port), SocketAddr::new(*ip, options.tls_port));
+            let (turn, tls) =
+                (SocketAddr::new(*ip, options.turn_port), SocketAddr::new(*ip, options.tls_port));
             [format!("{turn}/udp"), format!("{turn}/tcp"), format!("{tls}/tls")]
         };
         self.service.iter().flat_map(of_one).collect()

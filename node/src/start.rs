@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use trunkline_control_plane::sealing::SealingError;
-use trunkline_control_plane::store::StoreError;
 use trunkline_control_plane::store::OpenError;
+use trunkline_control_plane::store::StoreError;
 use trunkline_proto::node::v1::Hello;
 use trunkline_turn::credentials::Secret;
 use trunkline_turn::{AllocationSummary, Counters};
@@ -134,7 +134,8 @@ impl Ground {
     /// [`Failure`].
     pub fn find(options: &Options, mode: Mode) -> Result<Self, Failure> {
         options.check_for(mode)?;
-        let signals = Signals::listen().map_err(|cause| Failure::System { what: "signal handlers", cause })?;
+        let signals =
+            Signals::listen().map_err(|cause| Failure::System { what: "signal handlers", cause })?;
         descriptors::raise();
         Ok(Self { signals, places: Places::find(options)? })
     }
@@ -200,8 +201,15 @@ impl Serving {
             ending: Arc::clone(&ending),
         };
         let (published, in_force, channel) = publication();
-        let mut control =
-            Control::new(prepared.way, machine, hello, prepared.cache, journal.clone(), Arc::clone(&health), published);
+        let mut control = Control::new(
+            prepared.way,
+            machine,
+            hello,
+            prepared.cache,
+            journal.clone(),
+            Arc::clone(&health),
+            published,
+        );
         let first = control.first().await;
         let shards = shard::start(Start {
             threads: options.threads(),

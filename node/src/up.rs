@@ -28,10 +28,7 @@ async fn server(options: &Options) -> Result<(), Failure> {
     let prepared = Prepared {
         member: trunkline_control_plane::identity::LOCAL_NODE,
         node: options.node(),
-        way: Way {
-            endpoints: vec![endpoint],
-            trust: trunkline_control_plane::connector::Trust::Local,
-        },
+        way: Way { endpoints: vec![endpoint], trust: trunkline_control_plane::connector::Trust::Local },
         cache: None,
         certificate: None,
         management: Management::Here,

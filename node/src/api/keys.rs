@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Shared;
 use super::bearer::Operator;
 use super::body::Body;
 use super::error::{ApiError, Refusal};
-use super::Shared;
 use crate::keys::KeySummary;
 
 /// A key's name.

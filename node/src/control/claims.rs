@@ -20,7 +20,8 @@ pub fn claims(configuration: &Configuration, node: NodeId, in_use: &[(IpAddr, us
     let is_used = |address: &str, index: u32| {
         usize::try_from(index).is_ok_and(|index| in_use.contains(&(address.to_owned(), index)))
     };
-    let ours = configuration.slices.iter().filter(|slice| slice.owner.as_ref().and_then(node_id) == Some(node));
+    let ours =
+        configuration.slices.iter().filter(|slice| slice.owner.as_ref().and_then(node_id) == Some(node));
     let claimed = ours.filter(|slice| match slice.state() {
         State::Owned => true,
         State::Draining => is_used(&slice.address, slice.index),

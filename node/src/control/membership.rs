@@ -23,7 +23,9 @@ use trunkline_wire::NodeId;
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// No certificate, and no way to get one.
-    #[error("no certificate in {0} and no --join; run `trunklinectl nodes add` and give the token that it prints")]
+    #[error(
+        "no certificate in {0} and no --join; run `trunklinectl nodes add` and give the token that it prints"
+    )]
     NoToken(String),
     /// --join is not a token.
     #[error("--join: {0}")]
@@ -130,7 +132,8 @@ pub fn expires_unix_s(certificate: &Path) -> Option<u64> {
 }
 
 fn name_of(files: &Files) -> Result<NodeId, MembershipError> {
-    let wrong = |fault: String| MembershipError::NotANode { path: files.certificate.display().to_string(), fault };
+    let wrong =
+        |fault: String| MembershipError::NotANode { path: files.certificate.display().to_string(), fault };
     let chain = pki::files::read(&files.certificate)?;
     let first = CertificateDer::from_pem_slice(chain.as_bytes()).map_err(|error| wrong(error.to_string()))?;
     match Identity::of_certificate(&first).map_err(|error: Unnamed| wrong(error.to_string()))? {
@@ -141,7 +144,10 @@ fn name_of(files: &Files) -> Result<NodeId, MembershipError> {
 
 /// Whether asking again may help.
 const fn is_passing(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Unknown | Code::Cancelled)
+    matches!(
+        code,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Unknown | Code::Cancelled
+    )
 }
 
 const RETRY_EVERY: Duration = Duration::from_secs(1);

@@ -189,7 +189,10 @@ fn smallest_mtu() -> u32 {
 }
 
 fn permille(part: usize, all: usize) -> u32 {
-    part.saturating_mul(1_000).checked_div(all).and_then(|share| u32::try_from(share).ok()).unwrap_or_default()
+    part.saturating_mul(1_000)
+        .checked_div(all)
+        .and_then(|share| u32::try_from(share).ok())
+        .unwrap_or_default()
 }
 
 /// `sysconf(_SC_CLK_TCK)` on every Linux.
@@ -211,7 +214,10 @@ mod tests {
     fn a_fault_is_reported_until_it_is_gone() {
         let health = Health::new(None, vec![]);
         health.set_fault("cache", Some("the disk is full".to_owned()));
-        assert_eq!(health.faults(7), ["the disk is full", "usage cannot be journalled; it is kept in memory"]);
+        assert_eq!(
+            health.faults(7),
+            ["the disk is full", "usage cannot be journalled; it is kept in memory"]
+        );
         health.set_fault("cache", None);
         assert_eq!(health.faults(0), [String::new(); 0]);
     }
@@ -220,7 +226,8 @@ mod tests {
     fn rates_are_per_second() {
         let at = Instant::now();
         let before = Reading { at, bytes: 1_000, packets: 10, cpu_s: 1.0 };
-        let now = Reading { at: at + std::time::Duration::from_secs(2), bytes: 3_000, packets: 30, cpu_s: 2.0 };
+        let now =
+            Reading { at: at + std::time::Duration::from_secs(2), bytes: 3_000, packets: 30, cpu_s: 2.0 };
         let rates = Rates::between(&before, &now);
         assert_eq!((rates.load_permille, rates.bits_per_s, rates.packets_per_s), (500, 8_000, 10));
         assert_eq!((permille(1, 3), permille(5, 0)), (333, 0));

@@ -58,8 +58,7 @@ impl Session {
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         let first = NodeMessage { message: Some(Message::Hello(hello)) };
         outgoing.try_send(first).map_err(|_| SessionError::Gone)?;
-        let mut client =
-            NodeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut client = NodeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opening = client.open_session(ReceiverStream::new(messages));
         let opened = timeout(OPEN_WITHIN, opening).await.map_err(|_| SessionError::Silent)?;
         let incoming = opened.map_err(|status| SessionError::Ended(Box::new(status)))?.into_inner();

@@ -176,7 +176,8 @@ impl Machine {
         let index = usize::try_from(slice.index).unwrap_or(SLICES);
         let first = usize::from(RELAY_PORT_MIN >> SLICE_BITS);
         let place = block.owners.get_mut(index).filter(|_| index >= first);
-        let place = place.ok_or_else(|| wrong(format!("{} is not {first} to {}", slice.index, SLICES - 1)))?;
+        let place =
+            place.ok_or_else(|| wrong(format!("{} is not {first} to {}", slice.index, SLICES - 1)))?;
         let is_owned = matches!(slice.state(), State::Owned | State::Draining);
         *place = if is_owned { Some(name("slices.owner", slice.owner.as_ref())?) } else { None };
         if let Some(draining) = block.draining.get_mut(index) {

@@ -56,9 +56,16 @@ impl Server {
         Self { directory, journal }
     }
 
-    fn control(&self, endpoint: Endpoint) -> (Control, watch::Receiver<InForce>, watch::Receiver<Option<Channel>>) {
-        let places =
-            Places { service: vec![LOOPBACK], relay: vec![LOOPBACK], shared: vec![], machine: vec![LOOPBACK] };
+    fn control(
+        &self,
+        endpoint: Endpoint,
+    ) -> (Control, watch::Receiver<InForce>, watch::Receiver<Option<Channel>>) {
+        let places = Places {
+            service: vec![LOOPBACK],
+            relay: vec![LOOPBACK],
+            shared: vec![],
+            machine: vec![LOOPBACK],
+        };
         let machine = Machine {
             options: Options::default(),
             node: NODE,
@@ -86,7 +93,8 @@ impl Server {
         let endpoint = endpoint.unwrap_or_else(|| Endpoint::Memory(memory_listener().0));
         let (mut control, in_force, channel) = self.control(endpoint);
         let First { applied, session } = control.first().await;
-        let shards = crate::shard::start(Start { threads: 2, applied, listen: listen(), encapsulation: None });
+        let shards =
+            crate::shard::start(Start { threads: 2, applied, listen: listen(), encapsulation: None });
         let shards = shards.unwrap();
         tokio::spawn(control.run(shards.clone(), session));
         Running { shards, in_force, channel }
@@ -110,7 +118,10 @@ fn listen() -> Listen {
 }
 
 /// Starts a server whose replica says `first`; the session goes on.
-async fn connected(server: &Server, first: Configuration) -> (Running, Opened, mpsc::UnboundedReceiver<Opened>) {
+async fn connected(
+    server: &Server,
+    first: Configuration,
+) -> (Running, Opened, mpsc::UnboundedReceiver<Opened>) {
     let (connector, mut sessions) = replica::serve();
     let starting = server.start(Some(Endpoint::Memory(connector)));
     let opening = async {
@@ -139,10 +150,10 @@ fn key(running: &Running) -> String {
 async fn an_epoch_is_acknowledged_once_it_is_in_force_and_kept() {
     let server = Server::new();
     let (running, mut opened, _sessions) = connected(&server, configuration(1, 5, "a")).await;
-    assert_eq!(acknowledged(&mut opened).await, Acknowledgement {
-        epoch: Some(Epoch { generation: 1, counter: 5 }),
-        refusal: String::new()
-    });
+    assert_eq!(
+        acknowledged(&mut opened).await,
+        Acknowledgement { epoch: Some(Epoch { generation: 1, counter: 5 }), refusal: String::new() }
+    );
     let next = configuration(1, 6, "b");
     let update = configuration::difference(&configuration(1, 5, "a"), &next);
     opened.say(Said::Configuration(update)).await;

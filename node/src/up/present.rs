@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::start::Failure;
 use crate::api::{Api, unix_now_s};
 use crate::ice::IceServer;
 use crate::keys::NewKey;
 use crate::options::Options;
+use crate::start::Failure;
 
 /// The content of quickstart.json, and what `--json` prints.
 #[derive(Serialize)]

@@ -35,7 +35,11 @@ fn configuration() -> Configuration {
     Configuration {
         fleet_keys: Some(FleetKeys { keys: vec![key(4, 1), key(5, 2)] }),
         members: vec![
-            Member { node: message(NODE), encapsulation_address: "10.0.0.2:6080".into(), host_addresses: vec![] },
+            Member {
+                node: message(NODE),
+                encapsulation_address: "10.0.0.2:6080".into(),
+                host_addresses: vec![],
+            },
             Member {
                 node: message(OTHER),
                 encapsulation_address: "10.0.0.3:6080".into(),

@@ -11,8 +11,8 @@ use trunkline_proto::node::v1::control_message::Message as Said;
 use trunkline_proto::node::v1::node_message::Message;
 use trunkline_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use trunkline_proto::node::v1::{
-    ControlMessage, Hello, JoinRequest, JoinResponse, NodeMessage, RenewRequest, RenewResponse, RevokeRequest,
-    RevokeResponse,
+    ControlMessage, Hello, JoinRequest, JoinResponse, NodeMessage, RenewRequest, RenewResponse,
+    RevokeRequest, RevokeResponse,
 };
 
 /// One session as the replica sees it.
@@ -30,7 +30,8 @@ impl Opened {
     /// The next message for which `choose` has something.
     pub async fn heard<T>(&mut self, choose: impl Fn(Message) -> Option<T>) -> T {
         loop {
-            let message = self.messages.message().await.unwrap().expect("the session is open").message.unwrap();
+            let message =
+                self.messages.message().await.unwrap().expect("the session is open").message.unwrap();
             if let Some(chosen) = choose(message) {
                 return chosen;
             }

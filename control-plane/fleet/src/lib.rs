@@ -10,3 +10,32 @@
         clippy::arithmetic_side_effects
     )
 )]
+
+pub mod keys;
+pub mod liveness;
+pub mod rollout;
+pub mod slices;
+pub mod table;
+pub mod upgrade;
+
+/// The version of a configuration, ordered by generation, then counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch {
+    /// Rises when the store was restored from an older state.
+    pub generation: u64,
+    /// Rises with each change.
+    pub counter: u64,
+}
+
+/// What a server can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Added, and has not joined yet.
+    Expected,
+    /// Reports.
+    Live,
+    /// Reports, and is to get nothing new.
+    Draining,
+    /// Does not report.
+    Dead,
+}

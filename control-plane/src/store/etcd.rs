@@ -10,7 +10,7 @@ mod marks;
 mod members;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Identity, TlsOptions};
@@ -19,6 +19,7 @@ use super::{Entry, LeaseId, Listing, Revision, Store, StoreError, StoreMember, T
 use keys::Keys;
 use marks::Marks;
 use members::Members;
+use watch::HistoryId;
 
 pub use watch::EtcdWatch;
 
@@ -52,6 +53,8 @@ struct Shared {
     members: Members,
     keys: Keys,
     marks: Marks,
+    /// What the last watch saw; a watch that is opened anew compares with it.
+    history: Mutex<Option<HistoryId>>,
 }
 
 impl Etcd {
@@ -64,7 +67,7 @@ impl Etcd {
         let members = Members::connect(&options.endpoints, tls.as_ref()).await?;
         let keys = Keys::new(&options.prefix);
         let marks = Marks::new(&keys)?;
-        Ok(Self { shared: Arc::new(Shared { members, keys, marks }) })
+        Ok(Self { shared: Arc::new(Shared { members, keys, marks, history: Mutex::default() }) })
     }
 }
 

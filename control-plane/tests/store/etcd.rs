@@ -92,6 +92,23 @@ async fn an_older_snapshot_is_another_history() {
     assert_eq!(told(&mut watch).await.unwrap(), ["k=other"]);
 }
 
+/// By the time the watch is opened again the restored etcd has reached the revision it goes on from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_snapshot_that_has_caught_up_is_another_history_too() {
+    let Some(mut cluster) = Cluster::start(1).await else { return };
+    let store = cluster.store("trunkline/").await;
+    put(&store, "k", "old").await;
+    let snapshot = cluster.save();
+    let newer = put(&store, "k", "new").await;
+    drop(store.watch("", newer).await.unwrap());
+    cluster.restore(&snapshot).await;
+    let other = cluster.store("trunkline/").await;
+    while put(&other, "other", "1").await <= newer {}
+    assert!(matches!(store.watch("", newer).await, Err(StoreError::Compacted)));
+    let listing = store.list("").await.unwrap();
+    assert!(store.watch("", listing.revision).await.is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_succeeds_within_3_s_of_the_death_of_the_leader() {
     let Some(mut cluster) = Cluster::start(3).await else { return };

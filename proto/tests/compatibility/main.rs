@@ -55,8 +55,10 @@ fn node_service(set: &mut FileDescriptorSet) -> &mut ServiceDescriptorProto {
     file(set, "trunkline.node.v1").service.first_mut().expect("a service")
 }
 
+type Change = fn(&mut FileDescriptorSet);
+
 /// What a careless change does, and a word of what is said about it.
-const BREAKS: &[(&str, &str, fn(&mut FileDescriptorSet))] = &[
+const BREAKS: &[(&str, &str, Change)] = &[
     ("another number", "counter", |set| epoch_counter(set).number = Some(3)),
     ("another type", "type", |set| epoch_counter(set).set_type(Type::Int64)),
     ("another label", "label", |set| epoch_counter(set).set_label(Label::Repeated)),

@@ -1,7 +1,7 @@
 //! A watch over etcd that outlives its member: it goes on with the next one from where it was.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
@@ -28,7 +28,7 @@ pub struct EtcdWatch {
 
 /// A store that was restored from a snapshot begins another history, with terms from the start.
 #[derive(Clone, Copy)]
-struct HistoryId {
+pub(super) struct HistoryId {
     cluster: u64,
     term: u64,
 }
@@ -50,7 +50,8 @@ enum Heard {
 impl EtcdWatch {
     pub(super) async fn open(etcd: Arc<Shared>, prefix: &str, after: Revision) -> Result<Self, StoreError> {
         let (start, end) = etcd.keys.range(prefix);
-        let (seen, history, ready, live, patience) = (after, None, VecDeque::new(), None, None);
+        let history = *lock(&etcd.history);
+        let (seen, ready, live, patience) = (after, VecDeque::new(), None, None);
         let mut watch = Self { etcd, start, end, seen, history, ready, live, patience };
         while watch.live.is_none() {
             watch.reconnect().await?;
@@ -96,6 +97,7 @@ impl EtcdWatch {
         let Some(header) = header else { return Ok(()) };
         let now = HistoryId { cluster: header.cluster_id(), term: header.raft_term() };
         let is_other = |before: HistoryId| before.cluster != now.cluster || now.term < before.term;
+        *lock(&self.etcd.history) = Some(now);
         if self.history.is_some_and(is_other) {
             return Err(StoreError::Compacted);
         }
@@ -188,6 +190,11 @@ impl Live {
             }
         }
     }
+}
+
+/// What it guards is replaced in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A watch without events is asked for a sign of life after this.

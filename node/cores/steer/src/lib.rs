@@ -10,3 +10,9 @@
         clippy::arithmetic_side_effects
     )
 )]
+
+mod row;
+mod table;
+
+pub use row::{Chain, NOBODY, Row};
+pub use table::{FiveTuple, ROWS_DEFAULT, ROWS_MAX, ROWS_MIN, SteeringTable, TableFault};

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod claims;
 pub mod membership;
 pub mod report;
+pub mod rows;
 pub mod session;
 pub mod terms;
 

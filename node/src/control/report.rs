@@ -219,7 +219,7 @@ mod tests {
             ["the disk is full", "usage cannot be journalled; it is kept in memory"]
         );
         health.set_fault("cache", None);
-        assert_eq!(health.faults(0), [String::new(); 0]);
+        assert!(health.faults(0).is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use trunkline_proto::node::v1::{
     Acknowledgement, ControlMessage, Hello, NodeMessage, UsageAcknowledgement, UsageRecord,
 };
 
-use super::{Control, Refusal, Standing, answers, claims};
+use super::{Control, Refusal, Standing, answers, claims, rows};
 use crate::shard::Shards;
 
 /// An open stream to a replica.
@@ -130,7 +130,7 @@ impl Session {
 
 /// What a turn of the session is about.
 enum Turn {
-    Said(Result<Option<Said>, SessionError>),
+    Said(Box<Result<Option<Said>, SessionError>>),
     Report,
     Usage,
 }
@@ -158,14 +158,16 @@ impl Control {
         }
         loop {
             let turn = tokio::select! {
-                said = session.next() => Turn::Said(said),
+                said = session.next() => Turn::Said(Box::new(said)),
                 _ = reports.tick() => Turn::Report,
                 _ = usage.tick() => Turn::Usage,
             };
             let outcome = match turn {
-                Turn::Said(Ok(Some(said))) => self.hear(session, shards, said).await,
-                Turn::Said(Ok(None)) => Ok(()),
-                Turn::Said(Err(error)) => Err(error),
+                Turn::Said(said) => match *said {
+                    Ok(Some(said)) => self.hear(session, shards, said).await,
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                },
                 Turn::Report => self.report(session, shards).await,
                 Turn::Usage => self.send_usage(session).await,
             };
@@ -225,6 +227,10 @@ impl Control {
         let mut report = self.health.report(shards, journal_failing.unwrap_or_default()).await;
         report.epoch = self.standing.configuration.epoch;
         report.claims = claims;
+        let table = self.standing.configuration.table.as_ref().and_then(rows::table);
+        if let Some(table) = table {
+            (report.row, report.row_flows) = rows::flows_by_row(&table, &shards.flows().await);
+        }
         session.say(Message::Report(report)).await
     }
 

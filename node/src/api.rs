@@ -28,7 +28,6 @@ use axum::{Json, Router};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::timeout::TimeoutLayer;
 use trunkline_turn::credentials::Secret;
-use trunkline_turn::ports::PortTable;
 use trunkline_turn::{AllocationSummary, Counters};
 use trunkline_wire::AllocationId;
 use utoipa::OpenApi;
@@ -36,11 +35,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::control::report::Health;
 use crate::ice::Reachable;
-use crate::store::Embedded;
-
-/// The keys of a node that is its own control plane.
-pub type Keys = crate::keys::Keys<Embedded>;
+use crate::keys::Keys;
 
 /// A future of a [`Relay`].
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -55,6 +52,8 @@ pub trait Relay: Send + Sync + 'static {
     fn counters(&self) -> Counters;
     /// Live allocations.
     fn allocation_count(&self) -> u64;
+    /// Relay ports in use, of those that there are.
+    fn port_usage(&self) -> (usize, usize);
 }
 
 /// What the handlers share.
@@ -63,21 +62,21 @@ pub struct Api {
     pub keys: Arc<Keys>,
     /// The threads that relay.
     pub relay: Arc<dyn Relay>,
-    /// Relay ports, for the metrics.
-    pub ports: Arc<PortTable>,
     /// What `iceServers` name.
     pub reachable: Reachable,
     /// What the operator's requests carry.
     pub admin_token: Secret,
     /// Set once the node ends: not ready any more.
-    pub draining: AtomicBool,
+    pub ending: Arc<AtomicBool>,
+    /// What the control plane wants of this server.
+    pub health: Arc<Health>,
     /// When the node started.
     pub started_unix_s: u64,
 }
 
 impl Api {
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.ending.load(Ordering::Relaxed) || self.health.is_draining()
     }
 }
 

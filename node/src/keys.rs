@@ -1,20 +1,24 @@
-//! TURN keys: made, listed, renamed and deleted; credentials are minted with them and revoked.
+//! TURN keys: credentials are minted with them and revoked; made, listed, renamed and deleted where this server is its
+//! own control plane.
 //!
 //! A username is `expiry:keyId` or `expiry:keyId:customIdentifier`, its password base64(HMAC-SHA1(secret,
-//! username)), so an application that holds a key's secret can mint by itself. Every change is durable first, then
-//! part of a new [`Credentials`] value, which shards receive through [`Keys::subscribe`].
+//! username)), so an application that holds a key's secret can mint by itself. Minting looks at the configuration in
+//! force alone and needs nobody; every change is a call to the control plane, and done when this server has it in
+//! force.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+mod management;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
-use tokio::sync::{Mutex, watch};
-use trunkline_proto::store::v1::{Revocation, TurnKey};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use trunkline_proto::fleet::v1::Epoch;
+use trunkline_proto::node::v1::RevokeRequest;
+use trunkline_proto::node::v1::node_service_client::NodeServiceClient;
 use trunkline_turn::credentials::{Credentials, Secret, time_limited_password};
-
-use crate::records::{self, Kept, Record, RecordError};
-use crate::secrets;
-use crate::store::{Expected, Store, StoreError};
 
 /// Why something about keys was not done.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +41,18 @@ pub enum KeyError {
     /// Not a username of this key.
     #[error("the username is not one of this key: expected expiry:{0} or expiry:{0}:customIdentifier")]
     BadUsername(String),
-    /// There are as many keys or revocations as a node keeps.
-    #[error("there are {0} already, which is the most this server keeps")]
-    Full(&'static str),
-    /// It could not be kept.
-    #[error(transparent)]
-    Record(#[from] RecordError),
+    /// The control plane found something wrong with the request.
+    #[error("{0}")]
+    Refused(String),
+    /// Keys of a fleet are not a single server's.
+    #[error("this server is one of a fleet: keys are managed with `trunklinectl keys`")]
+    Elsewhere,
+    /// Not now: the control plane is away, full, or somebody else was faster.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The control plane failed.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What anybody with the operator's token may see of a key.
@@ -56,7 +66,7 @@ pub struct KeySummary {
     pub created_unix_s: u64,
 }
 
-/// A key that was just made: the only moment its secret is told.
+/// A key with its secret.
 pub struct NewKey {
     /// Everything else about it.
     pub summary: KeySummary,
@@ -72,130 +82,47 @@ pub struct Minted {
     pub password: String,
 }
 
-/// The keys of a node, kept in a store.
-pub struct Keys<S> {
-    store: S,
-    /// Credentials that do not come from the store.
-    fixed: Credentials,
-    kept: RwLock<KeptKeys>,
-    /// Held over a change and its publication, so that changes are published in the order they were made.
-    changing: Mutex<()>,
-    published: watch::Sender<Arc<Credentials>>,
+/// Credentials that are in force on this server, and the configuration that they are of.
+#[derive(Clone, Default)]
+pub struct InForce {
+    /// The configuration's version.
+    pub epoch: Epoch,
+    /// What the shards accept.
+    pub credentials: Arc<Credentials>,
 }
 
-#[derive(Default)]
-struct KeptKeys {
-    keys: BTreeMap<String, Kept<TurnKey>>,
-    revocations: HashMap<String, Kept<Revocation>>,
+/// Who changes keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Management {
+    /// This server's HTTP API: it is its own control plane.
+    Here,
+    /// The fleet's operators.
+    Elsewhere,
 }
 
-impl<S: Store> Keys<S> {
-    /// Reads the keys of a store. `fixed` is accepted besides them.
-    ///
-    /// # Errors
-    /// [`RecordError`].
-    pub async fn open(store: S, fixed: Credentials) -> Result<Self, RecordError> {
-        let by_name = |kept: Kept<_>| (Record::name(&kept.record), kept);
-        let keys = records::list::<TurnKey>(&store).await?.into_iter().map(by_name).collect();
-        let by_name = |kept: Kept<_>| (Record::name(&kept.record), kept);
-        let revocations = records::list::<Revocation>(&store).await?.into_iter().map(by_name).collect();
-        let keys = Self {
-            store,
-            fixed,
-            kept: RwLock::new(KeptKeys { keys, revocations }),
-            changing: Mutex::default(),
-            published: watch::Sender::default(),
-        };
-        keys.publish();
-        Ok(keys)
-    }
+/// The keys of a server.
+pub struct Keys {
+    in_force: watch::Receiver<InForce>,
+    /// To the control plane; `None` while it is away.
+    channel: watch::Receiver<Option<Channel>>,
+    management: Management,
+}
 
-    /// What shards must know, now and after each change.
+impl Keys {
+    /// Keys as they are in force, and the way to the control plane.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Credentials>> {
-        self.published.subscribe()
+    pub const fn new(
+        in_force: watch::Receiver<InForce>,
+        channel: watch::Receiver<Option<Channel>>,
+        management: Management,
+    ) -> Self {
+        Self { in_force, channel, management }
     }
 
-    /// The operator's view of every key, oldest first.
+    /// What the shards accept now.
     #[must_use]
-    pub fn list(&self) -> Vec<KeySummary> {
-        let mut all: Vec<KeySummary> = self.read().keys.values().map(|kept| summary(&kept.record)).collect();
-        all.sort_by(|a, b| (a.created_unix_s, &a.id).cmp(&(b.created_unix_s, &b.id)));
-        all
-    }
-
-    /// Makes a key.
-    ///
-    /// # Errors
-    /// [`KeyError::BadName`], [`KeyError::Full`], [`KeyError::Record`].
-    pub async fn create(&self, name: &str, now_unix_s: u64) -> Result<NewKey, KeyError> {
-        check_name(name)?;
-        let _changing = self.changing.lock().await;
-        if self.read().keys.len() >= KEYS_MAX {
-            return Err(KeyError::Full("10,000 keys"));
-        }
-        let record = TurnKey {
-            id: secrets::hex::<16>().map_err(RecordError::from)?,
-            name: name.to_owned(),
-            clear_secret: secrets::hex::<32>().map_err(RecordError::from)?,
-            created_unix_s: now_unix_s,
-            ..TurnKey::default()
-        };
-        let kept = records::put(&self.store, record, Expected::Absent).await?;
-        let made = new_key(&kept.record);
-        self.write().keys.insert(kept.record.id.clone(), kept);
-        self.publish();
-        Ok(made)
-    }
-
-    /// The oldest key of this name, secret included; made when there is none.
-    ///
-    /// # Errors
-    /// As [`Keys::create`].
-    pub async fn named(&self, name: &str, now_unix_s: u64) -> Result<NewKey, KeyError> {
-        let oldest = self.list().into_iter().find(|key| key.name == name);
-        let found = oldest.and_then(|key| self.read().keys.get(&key.id).map(|kept| new_key(&kept.record)));
-        match found {
-            Some(key) => Ok(key),
-            None => self.create(name, now_unix_s).await,
-        }
-    }
-
-    /// One key.
-    ///
-    /// # Errors
-    /// [`KeyError::NotFound`].
-    pub fn show(&self, id: &str) -> Result<KeySummary, KeyError> {
-        self.read().keys.get(id).map(|kept| summary(&kept.record)).ok_or(KeyError::NotFound)
-    }
-
-    /// Gives a key another name.
-    ///
-    /// # Errors
-    /// [`KeyError::BadName`], [`KeyError::NotFound`], [`KeyError::Record`].
-    pub async fn rename(&self, id: &str, name: &str) -> Result<KeySummary, KeyError> {
-        check_name(name)?;
-        let _changing = self.changing.lock().await;
-        let (record, revision) = self.current(id)?;
-        let kept =
-            records::put(&self.store, TurnKey { name: name.to_owned(), ..record }, Expected::At(revision))
-                .await?;
-        let renamed = summary(&kept.record);
-        self.write().keys.insert(id.to_owned(), kept);
-        Ok(renamed)
-    }
-
-    /// Deletes a key: its credentials are refused from now on and its allocations end.
-    ///
-    /// # Errors
-    /// [`KeyError::NotFound`], [`KeyError::Record`].
-    pub async fn delete(&self, id: &str) -> Result<(), KeyError> {
-        let _changing = self.changing.lock().await;
-        let (record, revision) = self.current(id)?;
-        self.store.delete(&record.key(), revision).await.map_err(RecordError::from)?;
-        self.write().keys.remove(id);
-        self.publish();
-        Ok(())
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.in_force.borrow().credentials)
     }
 
     /// Whether `secret` is the key's, in a time that does not tell how much of it is right.
@@ -203,9 +130,9 @@ impl<S: Store> Keys<S> {
     /// # Errors
     /// [`KeyError::NotFound`], [`KeyError::WrongSecret`].
     pub fn authenticate(&self, id: &str, secret: &str) -> Result<(), KeyError> {
-        let kept = self.read();
-        let key = kept.keys.get(id).ok_or(KeyError::NotFound)?;
-        let is_right = bool::from(key.record.clear_secret.as_bytes().ct_eq(secret.as_bytes()));
+        let credentials = self.credentials();
+        let kept = credentials.keys.get(id).ok_or(KeyError::NotFound)?;
+        let is_right = bool::from(kept.reveal().as_bytes().ct_eq(secret.as_bytes()));
         if is_right { Ok(()) } else { Err(KeyError::WrongSecret) }
     }
 
@@ -231,83 +158,64 @@ impl<S: Store> Keys<S> {
         if custom.is_some_and(is_bad) {
             return Err(KeyError::BadCustomIdentifier);
         }
-        let (key, _) = self.current(id)?;
+        let credentials = self.credentials();
+        let secret = credentials.keys.get(id).ok_or(KeyError::NotFound)?;
         let expiry = now_unix_s.saturating_add(ttl_s);
         let username =
             custom.map_or_else(|| format!("{expiry}:{id}"), |custom| format!("{expiry}:{id}:{custom}"));
         // HMAC takes keys of any length.
-        let password = time_limited_password(&Secret::new(key.clear_secret), &username).unwrap_or_default();
+        let password = time_limited_password(secret, &username).unwrap_or_default();
         Ok(Minted { username, password })
     }
 
-    /// Refuses a username from now on, until it ends by itself; its allocations end.
+    /// Refuses a username on every server from now on, until it ends by itself; its allocations end.
     ///
     /// # Errors
-    /// [`KeyError::NotFound`], [`KeyError::BadUsername`], [`KeyError::Full`], [`KeyError::Record`].
+    /// [`KeyError::NotFound`], [`KeyError::BadUsername`], and what the control plane refuses.
     pub async fn revoke(&self, id: &str, username: &str, now_unix_s: u64) -> Result<(), KeyError> {
-        self.show(id)?;
+        if !self.credentials().keys.contains_key(id) {
+            return Err(KeyError::NotFound);
+        }
         let expires_unix_s = expiry_of(username, id).ok_or_else(|| KeyError::BadUsername(id.to_owned()))?;
-        let _changing = self.changing.lock().await;
-        if expires_unix_s <= now_unix_s || self.read().revocations.contains_key(username) {
+        if expires_unix_s <= now_unix_s || self.credentials().revoked.contains(username) {
             return Ok(());
         }
-        if self.read().revocations.len() >= REVOCATIONS_MAX {
-            return Err(KeyError::Full("50,000 revocations"));
-        }
-        let record = Revocation { username: username.to_owned(), expires_unix_s };
-        let kept = records::put(&self.store, record, Expected::Absent).await?;
-        self.write().revocations.insert(username.to_owned(), kept);
-        self.publish();
+        let request = RevokeRequest { key_id: id.to_owned(), username: username.to_owned() };
+        let mut client = NodeServiceClient::new(self.channel()?);
+        answered(client.revoke(request)).await?;
+        self.until(|known| known.credentials.revoked.contains(username)).await;
         Ok(())
     }
 
-    /// Forgets revocations of usernames that have ended by themselves.
-    ///
-    /// # Errors
-    /// [`KeyError::Record`].
-    pub async fn prune(&self, now_unix_s: u64) -> Result<usize, KeyError> {
-        let _changing = self.changing.lock().await;
-        let is_over = |kept: &Kept<Revocation>| kept.record.expires_unix_s <= now_unix_s;
-        let over: Vec<_> = {
-            let kept = self.read();
-            let over = kept.revocations.values().filter(|kept| is_over(kept));
-            over.map(|kept| (kept.record.username.clone(), kept.record.key(), kept.revision)).collect()
-        };
-        for (username, key, revision) in &over {
-            match self.store.delete(key, *revision).await {
-                Ok(()) | Err(StoreError::Conflict) => self.write().revocations.remove(username),
-                Err(error) => return Err(KeyError::Record(error.into())),
-            };
+    fn channel(&self) -> Result<Channel, KeyError> {
+        let away = || KeyError::Unavailable("the control plane does not answer; try again".to_owned());
+        self.channel.borrow().clone().ok_or_else(away)
+    }
+
+    /// Waits until it is so on this server; should the server refuse the configuration, the change stands all the same.
+    async fn until(&self, is_so: impl Fn(&InForce) -> bool) {
+        let mut in_force = self.in_force.clone();
+        if timeout(IN_FORCE_WITHIN, in_force.wait_for(|known| is_so(known))).await.is_err() {
+            tracing::warn!("a change of keys is not in force on this server yet");
         }
-        if !over.is_empty() {
-            self.publish();
+    }
+}
+
+/// The control plane's answer within the bound.
+async fn answered<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, KeyError> {
+    use tonic::Code;
+    let late = || KeyError::Unavailable("the control plane did not answer in time; try again".to_owned());
+    let answer = timeout(ANSWER_WITHIN, call).await.map_err(|_| late())?;
+    answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+        Code::NotFound => KeyError::NotFound,
+        Code::InvalidArgument | Code::OutOfRange => KeyError::Refused(status.message().to_owned()),
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded => {
+            KeyError::Unavailable(status.message().to_owned())
         }
-        Ok(over.len())
-    }
-
-    fn current(&self, id: &str) -> Result<(TurnKey, crate::store::Revision), KeyError> {
-        let kept = self.read();
-        kept.keys.get(id).map(|kept| (kept.record.clone(), kept.revision)).ok_or(KeyError::NotFound)
-    }
-
-    fn publish(&self) {
-        let kept = self.read();
-        let keys = kept
-            .keys
-            .values()
-            .map(|k| (k.record.id.clone(), Secret::new(k.record.clear_secret.clone())))
-            .collect();
-        let revoked = kept.revocations.keys().cloned().collect();
-        self.published.send_replace(Arc::new(Credentials { keys, revoked, ..self.fixed.clone() }));
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, KeptKeys> {
-        self.kept.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, KeptKeys> {
-        self.kept.write().unwrap_or_else(PoisonError::into_inner)
-    }
+        code => KeyError::Failed(format!("{code:?}: {}", status.message())),
+    })
 }
 
 /// The expiry of a username that was made with the key `id`.
@@ -318,31 +226,18 @@ fn expiry_of(username: &str, id: &str) -> Option<u64> {
     expiry.parse().ok().filter(|_| is_possible)
 }
 
-fn check_name(name: &str) -> Result<(), KeyError> {
-    let is_bad = name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control);
-    if is_bad { Err(KeyError::BadName) } else { Ok(()) }
-}
-
-fn summary(key: &TurnKey) -> KeySummary {
-    KeySummary { id: key.id.clone(), name: key.name.clone(), created_unix_s: key.created_unix_s }
-}
-
-fn new_key(key: &TurnKey) -> NewKey {
-    NewKey { summary: summary(key), secret: Secret::new(key.clear_secret.clone()) }
-}
-
 /// Longest time to live of minted credentials: 48 hours.
 pub const TTL_S_MAX: u64 = 172_800;
 /// Longest custom identifier.
 pub const CUSTOM_IDENTIFIER_BYTES_MAX: usize = 256;
 /// Longest name of a key.
 pub const NAME_BYTES_MAX: usize = 128;
-/// Keys of a node; each is in the memory of every shard.
-const KEYS_MAX: usize = 10_000;
-/// Revocations of a node at once. Beyond it, deleting the key revokes everything that was minted with it.
-const REVOCATIONS_MAX: usize = 50_000;
 /// USERNAME is below 509 bytes (RFC 8489 §14.3).
 const USERNAME_BYTES_MAX: usize = 508;
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
 
+#[cfg(test)]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, Command};
+use clap::{ArgMatches, Command};
 use tracing_subscriber::EnvFilter;
-use trunkline_node::options::Options;
-use trunkline_node::{reference, up};
+use trunkline_node::options::{Mode, Options};
+use trunkline_node::{node, reference, up};
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
@@ -27,17 +27,23 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let up = Options::augment_args(Command::new("up"))
+    let up = Mode::Up
+        .command()
         .about("Run a TURN and STUN server with its HTTP API and demo page: one process, no root, no other service")
         .after_help(UP_EXAMPLES)
         .after_long_help(UP_EXAMPLES);
+    let node = Mode::Node
+        .command()
+        .about("Run one server of a fleet: it takes its configuration from a control plane, and outlives it")
+        .after_help(NODE_EXAMPLES)
+        .after_long_help(NODE_EXAMPLES);
     let reference = Command::new("reference").about("Print the reference of every option as Markdown");
     Command::new("trunkline")
         .about("An anycast WebRTC edge that runs on your own servers")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([up, reference])
+        .subcommands([up, node, reference])
         .after_help(EXAMPLES)
 }
 
@@ -47,6 +53,11 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = Options::from_matches(matches)?;
             start_log(&options.log)?;
             Ok(up::run(&options)?)
+        }
+        Some(("node", matches)) => {
+            let options = Options::from_matches(matches)?;
+            start_log(&options.log)?;
+            Ok(node::run(&options)?)
         }
         _ => {
             use std::io::Write;
@@ -92,7 +103,20 @@ const EXAMPLES: &str = "\
 Examples:
   trunkline up                       serve on every address of this machine
   trunkline up --help                every option, and examples
+  trunkline node --help              one server of a fleet
   trunkline reference > options.md   every option as a document";
+
+const NODE_EXAMPLES: &str = "\
+Examples:
+  The first start of a server, with the token that `trunklinectl nodes add 1.2` printed:
+    trunkline node --control-plane https://10.0.0.5:7443 --control-plane https://10.0.0.6:7443 \\
+        --join tl1.1.2.… --data-dir /var/lib/trunkline --encapsulation-address 10.0.0.12:6080
+
+  Later starts; the certificate is in the data directory:
+    trunkline node --config /etc/trunkline.toml
+
+  Relay addresses that all servers share (anycast); the control plane leases their ports:
+    trunkline node --config /etc/trunkline.toml --shared-relay-address 192.0.2.10";
 
 const UP_EXAMPLES: &str = "\
 Examples:

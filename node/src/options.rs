@@ -1,9 +1,12 @@
-//! Every option of `trunkline up`: its name, its key in the configuration file, its default and its meaning.
+//! Every option of `trunkline up` and `trunkline node`: its name, its key in the configuration file, its default and
+//! its meaning.
 //!
 //! This struct is the only place where an option is described: the command line, the file, `--help` and the
-//! generated reference all come from it. What a set of options means is worked out in [`crate::plan`].
+//! generated reference all come from it. What a set of options means is worked out in [`crate::plan`]. Nearly all
+//! options are about the machine and stand for both commands; [`Mode::refuses`] knows the few others.
 
 mod file;
+mod mode;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +17,10 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde::Deserialize;
 
 pub use file::FileError;
-pub use values::{Fleet, FleetSecret, Member, NodeName, PeerRange, SharedSecret, SliceLease, StaticUser};
+pub use mode::Mode;
+pub use values::{
+    ControlPlane, Fleet, FleetSecret, Member, NodeName, PeerRange, SharedSecret, SliceLease, StaticUser,
+};
 
 macro_rules! options {
     ($(#[$outer:meta])* pub struct Options { $($(#[$meta:meta])* pub $field:ident: $type:ty,)+ }) => {
@@ -31,7 +37,7 @@ macro_rules! options {
 }
 
 options! {
-/// What `trunkline up` can be told. See the fields' comments: they are the reference that users read.
+/// What `trunkline up` and `trunkline node` can be told. See the fields' comments: they are the reference that users read.
 #[derive(Args, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Options {
@@ -85,6 +91,39 @@ pub struct Options {
     /// Put a TLS proxy in front of it before it leaves the machine: requests carry secrets.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
+
+    /// Replica of the control plane, `https://ADDR:PORT`; repeatable.
+    ///
+    /// Any one of them is enough; where it goes away, the server turns to another. While none answers, the server goes
+    /// on with the configuration it had, after a restart too.
+    #[arg(long, value_name = "URL")]
+    pub control_plane: Vec<ControlPlane>,
+
+    /// One-time token that this server joins the fleet with; `trunklinectl nodes add` prints it.
+    ///
+    /// It is needed once: the certificate that it is exchanged for is kept in the data directory. A token that was
+    /// used already does no harm.
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<SharedSecret>,
+
+    /// Where other servers of the fleet send packets that landed on them and belong to this one.
+    ///
+    /// UDP, in a network that only servers of the fleet reach. Default: other servers send nothing.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub encapsulation_address: Option<SocketAddr>,
+
+    /// Address that peers see and that this server shares with others; repeatable.
+    ///
+    /// Each server has it (anycast), and the control plane leases its ports 9216 to 65535 in slices of 1024.
+    #[arg(long, value_name = "IP")]
+    pub shared_relay_address: Vec<IpAddr>,
+
+    /// Database that tells the autonomous system of a client's address (MMDB, as GeoLite2-ASN); read again when it
+    /// changes.
+    ///
+    /// Needed where the policy names AS numbers; without it no client has one.
+    #[arg(long, value_name = "FILE")]
+    pub asn_database: Option<PathBuf>,
 
     /// Realm of the credentials.
     ///

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
+use trunkline_control_plane::identity::LOCAL_NODE;
+use trunkline_proto::fleet::v1::Settings;
 use trunkline_turn::config::{LIFETIME_S_DEFAULT, Limits};
 use trunkline_turn::credentials::Credentials;
 use trunkline_turn::policer::{PolicerLimits, Rate};
@@ -12,7 +14,7 @@ use trunkline_turn::quota::Quotas;
 use trunkline_wire::NodeId;
 use trunkline_wire::token::FleetKey;
 
-use crate::options::{Fleet, Options, SliceLease};
+use crate::options::{Fleet, Mode, Options, SliceLease};
 
 /// What is wrong with a set of options.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub enum Fault {
     HalfCertificate(&'static str, &'static str),
     /// Not where a server can listen.
     #[error(
-        "{option} {port}: must be 1 to {highest} (with a [fleet], the ports from {RELAY_PORT_MIN} on are relay ports)"
+        "{option} {port}: must be 1 to {highest} (where relay addresses are shared, the ports from {RELAY_PORT_MIN} on are relay ports)"
     )]
     BadPort {
         /// The option.
@@ -61,6 +63,20 @@ pub enum Fault {
         /// The most.
         max: u64,
     },
+    /// It means nothing to this command.
+    #[error("{option} is an option of `trunkline {command}` alone")]
+    OtherCommand {
+        /// The option, or the table of the file.
+        option: &'static str,
+        /// The command that takes it.
+        command: &'static str,
+    },
+    /// Nobody to take a configuration from.
+    #[error("--control-plane is missing; name a replica, such as --control-plane https://10.0.0.5:7443")]
+    NoControlPlane,
+    /// Slices of an address that is wholly ours.
+    #[error("{0} is both --relay-address and --shared-relay-address; an address is shared or it is not")]
+    SharedAndOwn(IpAddr),
     /// Two passwords for one name.
     #[error("--user {0} is given twice")]
     UserTwice(String),
@@ -86,6 +102,32 @@ pub enum Fault {
 }
 
 impl Options {
+    /// Checks that the options are those of a command, and everything that [`Options::check`] checks.
+    ///
+    /// # Errors
+    /// The first [`Fault`].
+    pub fn check_for(&self, mode: Mode) -> Result<(), Fault> {
+        let given = [
+            ("control_plane", "--control-plane", !self.control_plane.is_empty()),
+            ("join", "--join", self.join.is_some()),
+            ("encapsulation_address", "--encapsulation-address", self.encapsulation_address.is_some()),
+            ("shared_relay_address", "--shared-relay-address", !self.shared_relay_address.is_empty()),
+            ("json", "--json", self.json),
+            ("fleet", "[fleet]", self.fleet.is_some()),
+        ];
+        let other = match mode {
+            Mode::Up => Mode::Node.name(),
+            Mode::Node => Mode::Up.name(),
+        };
+        if let Some((_, option, _)) = given.into_iter().find(|(field, _, is)| *is && mode.refuses(field)) {
+            return Err(Fault::OtherCommand { option, command: other });
+        }
+        if mode == Mode::Node && self.control_plane.is_empty() {
+            return Err(Fault::NoControlPlane);
+        }
+        self.check()
+    }
+
     /// Checks everything that can be wrong without looking at the machine.
     ///
     /// # Errors
@@ -94,10 +136,14 @@ impl Options {
         self.check_realm()?;
         self.check_ports()?;
         self.check_limits()?;
+        self.check_peers()?;
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => return Err(Fault::HalfCertificate("--tls-cert", "--tls-key")),
             (None, Some(_)) => return Err(Fault::HalfCertificate("--tls-key", "--tls-cert")),
             (Some(_), Some(_)) | (None, None) => {}
+        }
+        if let Some(twice) = self.relay_address.iter().find(|ip| self.shared_relay_address.contains(ip)) {
+            return Err(Fault::SharedAndOwn(*twice));
         }
         let mut names = HashSet::new();
         match self.user.iter().find(|user| !names.insert(&user.name)) {
@@ -121,11 +167,12 @@ impl Options {
 
     fn check_ports(&self) -> Result<(), Fault> {
         let mut ports = vec![("--turn-port", self.turn_port), ("--tls-port", self.tls_port)];
-        ports.extend(
-            self.fleet.iter().map(|fleet| ("encapsulation-address", fleet.encapsulation_address.port())),
-        );
+        let encapsulation = self.fleet.as_ref().map(|fleet| fleet.encapsulation_address);
+        let encapsulation = encapsulation.or(self.encapsulation_address);
+        ports.extend(encapsulation.map(|address| ("encapsulation-address", address.port())));
         // Alone, a node passes over the ports that it listens on; in a fleet they may lie in another's slice.
-        let highest = if self.fleet.is_some() { RELAY_PORT_MIN - 1 } else { u16::MAX };
+        let is_shared = self.fleet.is_some() || !self.shared_relay_address.is_empty();
+        let highest = if is_shared { RELAY_PORT_MIN - 1 } else { u16::MAX };
         match ports.into_iter().find(|(_, port)| !(1..=highest).contains(port)) {
             Some((option, port)) => Err(Fault::BadPort { option, port, highest }),
             None if self.turn_port == self.tls_port => Err(Fault::SamePort(self.turn_port)),
@@ -162,29 +209,37 @@ impl Options {
         }
     }
 
-    /// Bounds of an allocation and of a shard.
+    /// Bounds of an allocation and of a shard: the fleet's, where they are not zero, else the options.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self, settings: &Settings) -> Limits {
+        let (bytes, packets) = (
+            over(settings.max_bandwidth_bytes_per_s, self.max_bandwidth),
+            over(settings.max_packets_per_s, self.max_packet_rate),
+        );
         Limits {
             allocations_max: self.max_allocations,
-            lifetime_s_max: self.max_lifetime,
+            lifetime_s_max: over(settings.max_lifetime_s, self.max_lifetime),
             nonce_lifetime_s: self.nonce_lifetime,
             permissions_max: self.max_permissions,
             channels_max: self.max_channels,
             new_peers: rate(self.new_peers_per_second, self.new_peers_per_second.saturating_mul(6).max(64)),
             policer: PolicerLimits {
                 // A fifth of a second, and room for the largest datagram twice.
-                bytes: rate(self.max_bandwidth, (self.max_bandwidth / 5).max(131_072)),
-                packets: rate(self.max_packet_rate, (self.max_packet_rate / 5).max(64)),
+                bytes: rate(bytes, (bytes / 5).max(131_072)),
+                packets: rate(packets, (packets / 5).max(64)),
             },
             unauthenticated: rate(self.unauthenticated_rate, self.unauthenticated_rate.saturating_mul(4)),
         }
     }
 
-    /// Allocations at once of a user, an address and a key.
+    /// Allocations at once of a user, an address and a key, chosen as in [`Options::limits`].
     #[must_use]
-    pub const fn quotas(&self) -> Quotas {
-        Quotas { per_user: self.user_quota, per_address: self.address_quota, per_key: self.key_quota }
+    pub fn quotas(&self, settings: &Settings) -> Quotas {
+        Quotas {
+            per_user: over(settings.user_quota, self.user_quota),
+            per_address: over(settings.address_quota, self.address_quota),
+            per_key: over(settings.key_quota, self.key_quota),
+        }
     }
 
     /// Credentials that options give; keys come from the store.
@@ -197,16 +252,10 @@ impl Options {
         }
     }
 
-    /// This server's name.
+    /// The name of a server that is its own control plane.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.fleet.as_ref().map_or(ALONE, |fleet| fleet.node.0)
-    }
-
-    /// The key that seals tokens: the fleet's, else this node's own.
-    #[must_use]
-    pub fn sealing_key(&self, own: FleetKey) -> FleetKey {
-        self.fleet.as_ref().map_or(own, |fleet| FleetKey { id: STATIC_FLEET_KEY_ID, secret: fleet.key.0 })
+        self.fleet.as_ref().map_or(LOCAL_NODE, |fleet| fleet.node.0)
     }
 
     /// Relay addresses of which ports are leased to this server by the `[fleet]` table.
@@ -237,22 +286,11 @@ impl Options {
         blocks
     }
 
-    /// Which peers may be relayed to. `own_addresses`: every address of the machine and of the fleet's servers.
-    ///
-    /// # Errors
-    /// [`Fault::NeverPermitted`].
-    pub fn policy(
-        &self,
-        relay_addresses: impl IntoIterator<Item = IpAddr>,
-        own_addresses: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<PeerPolicy, Fault> {
-        let members =
-            self.fleet.iter().flat_map(|fleet| &fleet.members).map(|m| m.encapsulation_address.ip());
+    /// Checks the peer ranges against what can never be permitted.
+    fn check_peers(&self) -> Result<(), Fault> {
         let allow = self.allow_peer.iter().map(|range| range.0).collect();
-        let deny = self.deny_peer.iter().map(|range| range.0).collect();
-        let own_addresses = own_addresses.into_iter().chain(members);
-        PeerPolicy::new(relay_addresses, own_addresses, allow, deny)
-            .map_err(|NeverPermitted(net)| Fault::NeverPermitted(net))
+        let policy = PeerPolicy::new([], [], allow, vec![]);
+        policy.map(drop).map_err(|NeverPermitted(net)| Fault::NeverPermitted(net))
     }
 
     /// Where the other servers take packets that are theirs.
@@ -289,6 +327,19 @@ fn slice_indexes(slice: &SliceLease) -> std::ops::RangeInclusive<usize> {
     usize::from(slice.first_port >> SLICE_BITS)..=usize::from(slice.last_port >> SLICE_BITS)
 }
 
+impl Fleet {
+    /// The key of the table, which seals tokens in the place of the control plane's.
+    #[must_use]
+    pub const fn sealing_key(&self) -> FleetKey {
+        FleetKey { id: STATIC_FLEET_KEY_ID, secret: self.key.0 }
+    }
+}
+
+/// A setting, where it is set.
+fn over<T: Default + PartialEq>(setting: T, option: T) -> T {
+    if setting == T::default() { option } else { setting }
+}
+
 fn rate(per_s: u64, burst: u64) -> Rate {
     if per_s == 0 { Rate::UNLIMITED } else { Rate { per_s, burst } }
 }
@@ -300,8 +351,6 @@ const REALM_BYTES_SHORT: usize = 12;
 /// A shard is one thread, and more than processors does not help.
 const THREADS_MAX: usize = 64;
 const SLICE_PORTS: u16 = 1 << SLICE_BITS;
-/// A server without a fleet.
-const ALONE: NodeId = NodeId { site: 1, server: 1 };
 /// Names the key of the `[fleet]` table in tokens; a node's own key has another id.
 const STATIC_FLEET_KEY_ID: u8 = 2;
 

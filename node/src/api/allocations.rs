@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use trunkline_turn::{AllocationSummary, Traffic};
-use trunkline_wire::AllocationId;
 use utoipa::ToSchema;
 
 use super::Shared;
 use super::bearer::Operator;
 use super::error::{ApiError, Refusal};
+use crate::allocation_name;
 
 /// An allocation.
 #[derive(Serialize, ToSchema)]
@@ -101,7 +101,7 @@ pub(super) async fn close(
     Path(allocation_id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let gone = ApiError::NotFound("there is no such allocation");
-    let Some((shard, id)) = parse_id(&allocation_id) else { return Err(gone) };
+    let Some((shard, id)) = allocation_name::parse(&allocation_id) else { return Err(gone) };
     if !api.relay.close_allocation(shard, id).await {
         return Err(gone);
     }
@@ -112,7 +112,7 @@ pub(super) async fn close(
 impl From<AllocationSummary> for Allocation {
     fn from(summary: AllocationSummary) -> Self {
         Self {
-            id: format!("{}-{}-{}", summary.shard, summary.id.index, summary.id.generation),
+            id: allocation_name::text(summary.shard, summary.id),
             username: summary.username,
             key_id: summary.key_id,
             transport: summary.transport.name(),
@@ -132,14 +132,6 @@ impl From<Traffic> for Relayed {
     fn from(traffic: Traffic) -> Self {
         Self { packets: traffic.packets, bytes: traffic.bytes }
     }
-}
-
-/// `shard-index-generation`.
-fn parse_id(text: &str) -> Option<(u8, AllocationId)> {
-    let mut parts = text.splitn(3, '-');
-    let shard = parts.next()?.parse().ok()?;
-    let (index, generation) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some((shard, AllocationId { index, generation }))
 }
 
 /// Which allocations a request asks for.

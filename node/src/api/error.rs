@@ -8,14 +8,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::keys::KeyError;
-use crate::records::RecordError;
-use crate::store::StoreError;
 
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) enum ApiError {
     /// No bearer token, or a wrong one.
     Unauthorized,
+    /// Not by this server.
+    Forbidden(String),
     /// What the path names is not there.
     NotFound(&'static str),
     /// The path knows no such method.
@@ -51,6 +51,7 @@ impl IntoResponse for ApiError {
                 let description = "a valid `Authorization: Bearer …` header is needed".to_owned();
                 (StatusCode::UNAUTHORIZED, "unauthorized", description)
             }
+            Self::Forbidden(what) => (StatusCode::FORBIDDEN, "forbidden", what),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.to_owned()),
             Self::UnknownMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -87,13 +88,12 @@ impl From<KeyError> for ApiError {
             KeyError::BadName
             | KeyError::BadTtl
             | KeyError::BadCustomIdentifier
-            | KeyError::BadUsername(_) => Self::InvalidParams(error.to_string()),
-            KeyError::Full(_) => Self::Unavailable(error.to_string()),
-            KeyError::Record(RecordError::Store(StoreError::Conflict)) => {
-                Self::Unavailable(error.to_string())
-            }
-            KeyError::Record(fault) => {
-                tracing::error!(%fault, "a request could not be done");
+            | KeyError::BadUsername(_)
+            | KeyError::Refused(_) => Self::InvalidParams(error.to_string()),
+            KeyError::Elsewhere => Self::Forbidden(error.to_string()),
+            KeyError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            KeyError::Failed(fault) => {
+                tracing::error!(fault, "a request could not be done");
                 Self::Internal
             }
         }

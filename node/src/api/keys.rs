@@ -1,4 +1,4 @@
-//! Management of TURN keys by the operator. A key's secret is shown once, when it is made.
+//! Management of TURN keys by the operator, through the control plane. A key's secret is shown once, when it is made.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Shared;
 use super::bearer::Operator;
 use super::body::Body;
 use super::error::{ApiError, Refusal};
-use super::{Shared, unix_now_s};
 use crate::keys::KeySummary;
 
 /// A key's name.
@@ -57,7 +57,7 @@ impl From<KeySummary> for Key {
 #[utoipa::path(
     post, path = "/turn/keys", tag = "keys", request_body = KeyName, security(("adminToken" = [])),
     responses(
-        (status = 201, body = NewKey), (status = 400, body = Refusal), (status = 401, body = Refusal),
+        (status = 201, body = NewKey), (status = 400, body = Refusal), (status = 401, body = Refusal), (status = 403, body = Refusal),
         (status = 503, body = Refusal),
     )
 )]
@@ -66,7 +66,7 @@ pub(super) async fn create(
     _: Operator,
     Body(request): Body<KeyName>,
 ) -> Result<(StatusCode, Json<NewKey>), ApiError> {
-    let made = api.keys.create(&request.name, unix_now_s()).await?;
+    let made = api.keys.create(&request.name).await?;
     tracing::info!(key = made.summary.id, "key made");
     let secret = made.secret.reveal().to_owned();
     Ok((StatusCode::CREATED, Json(NewKey { key: made.summary.into(), secret })))
@@ -75,23 +75,23 @@ pub(super) async fn create(
 /// List all keys
 #[utoipa::path(
     get, path = "/turn/keys", tag = "keys", security(("adminToken" = [])),
-    responses((status = 200, body = KeyList), (status = 401, body = Refusal))
+    responses((status = 200, body = KeyList), (status = 401, body = Refusal), (status = 403, body = Refusal))
 )]
-pub(super) async fn list(State(api): Shared, _: Operator) -> Json<KeyList> {
-    Json(KeyList { keys: api.keys.list().into_iter().map(Key::from).collect() })
+pub(super) async fn list(State(api): Shared, _: Operator) -> Result<Json<KeyList>, ApiError> {
+    Ok(Json(KeyList { keys: api.keys.list().await?.into_iter().map(Key::from).collect() }))
 }
 
 /// Show a key
 #[utoipa::path(
     get, path = "/turn/keys/{keyId}", tag = "keys", params(("keyId" = String, Path)), security(("adminToken" = [])),
-    responses((status = 200, body = Key), (status = 401, body = Refusal), (status = 404, body = Refusal))
+    responses((status = 200, body = Key), (status = 401, body = Refusal), (status = 403, body = Refusal), (status = 404, body = Refusal))
 )]
 pub(super) async fn show(
     State(api): Shared,
     _: Operator,
     Path(key_id): Path<String>,
 ) -> Result<Json<Key>, ApiError> {
-    Ok(Json(api.keys.show(&key_id)?.into()))
+    Ok(Json(api.keys.show(&key_id).await?.into()))
 }
 
 /// Rename a key
@@ -99,7 +99,7 @@ pub(super) async fn show(
     patch, path = "/turn/keys/{keyId}", tag = "keys", params(("keyId" = String, Path)), request_body = KeyName,
     security(("adminToken" = [])),
     responses(
-        (status = 200, body = Key), (status = 400, body = Refusal), (status = 401, body = Refusal),
+        (status = 200, body = Key), (status = 400, body = Refusal), (status = 401, body = Refusal), (status = 403, body = Refusal),
         (status = 404, body = Refusal),
     )
 )]
@@ -116,7 +116,7 @@ pub(super) async fn rename(
 #[utoipa::path(
     delete, path = "/turn/keys/{keyId}", tag = "keys", params(("keyId" = String, Path)),
     security(("adminToken" = [])),
-    responses((status = 204), (status = 401, body = Refusal), (status = 404, body = Refusal))
+    responses((status = 204), (status = 401, body = Refusal), (status = 403, body = Refusal), (status = 404, body = Refusal))
 )]
 pub(super) async fn delete(
     State(api): Shared,

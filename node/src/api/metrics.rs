@@ -23,7 +23,7 @@ fn render(api: &Api) -> String {
     metrics::with_local_recorder(&recorder, || {
         describe();
         turn(&api.relay.counters());
-        let (used, all) = api.ports.usage();
+        let (used, all) = api.relay.port_usage();
         gauge!("trunkline_turn_allocations").set(number(api.relay.allocation_count()));
         gauge!("trunkline_turn_relay_ports", "state" => "used").set(number(used as u64));
         gauge!("trunkline_turn_relay_ports", "state" => "free").set(number(all.saturating_sub(used) as u64));

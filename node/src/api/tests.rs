@@ -7,11 +7,11 @@ use axum::http::{HeaderMap, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use trunkline_turn::Traffic;
-use trunkline_turn::credentials::{Credentials, time_limited_password};
-use trunkline_turn::ports::RelayBlock;
-use trunkline_wire::{DropReason, NodeId, Now, Transport};
+use trunkline_turn::credentials::time_limited_password;
+use trunkline_wire::{DropReason, Now, Transport};
 
 use super::*;
+use crate::keys::{Management, fixture};
 
 const ADMIN: &str = "the operator's token";
 
@@ -44,6 +44,10 @@ impl Relay for Relayed {
 
     fn allocation_count(&self) -> u64 {
         self.allocations.lock().unwrap().len() as u64
+    }
+
+    fn port_usage(&self) -> (usize, usize) {
+        (0, 56_320)
     }
 }
 
@@ -93,18 +97,17 @@ fn summary(shard: u8, index: u32, username: &str) -> AllocationSummary {
 
 async fn server() -> Server {
     let directory = tempfile::tempdir().unwrap();
-    let keys = Keys::open(Embedded::open(directory.path()).unwrap(), Credentials::default()).await.unwrap();
-    let key = keys.create("test", unix_now_s()).await.unwrap();
-    let node = NodeId { site: 1, server: 1 };
+    let keys = fixture::open(directory.path(), Management::Here).await;
+    let key = keys.create("test").await.unwrap();
     let ip = "192.0.2.1".parse().unwrap();
     let allocations = vec![summary(0, 17, "a"), summary(1, 17, "b"), summary(1, 18, "b")];
     let api = Arc::new(Api {
         keys: Arc::new(keys),
         relay: Arc::new(Relayed { allocations: Mutex::new(allocations) }),
-        ports: PortTable::new(node, vec![RelayBlock::owned_by(ip, node)]),
         reachable: Reachable { addresses: vec![ip], turn_port: 3478, tls_port: 5349 },
         admin_token: Secret::new(ADMIN.to_owned()),
-        draining: AtomicBool::new(false),
+        ending: Arc::default(),
+        health: Arc::new(Health::new(None, vec![])),
         started_unix_s: 1_700_000_000,
     });
     Server { api, id: key.summary.id, secret: key.secret.reveal().to_owned(), _directory: directory }
@@ -135,7 +138,7 @@ impl Server {
     }
 
     fn accepts(&self, username: &str) -> bool {
-        let credentials = self.api.keys.subscribe().borrow().clone();
+        let credentials = self.api.keys.credentials();
         credentials.lookup(username.as_bytes(), "r", Now { monotonic_ns: 0, unix_s: unix_now_s() }).is_ok()
     }
 }
@@ -363,7 +366,7 @@ async fn ready_until_it_drains_and_alive_until_it_ends() {
     let server = server().await;
     let status = async |path: &str| server.send(Request::get(path).body(Body::empty()).unwrap()).await.status;
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
-    server.api.draining.store(true, Ordering::Relaxed);
+    server.api.ending.store(true, Ordering::Relaxed);
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
 }
 

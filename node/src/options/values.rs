@@ -105,6 +105,24 @@ impl FromStr for FleetSecret {
     }
 }
 
+/// A replica's address, `https://ADDR:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlane(pub String);
+
+impl FromStr for ControlPlane {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim_end_matches('/');
+        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port != 0);
+        let authority = text.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':'));
+        if authority.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && is_port(port)) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("{text:?} is not a replica such as https://10.0.0.5:7443"))
+    }
+}
+
 /// Servers that share relay addresses, told by a file instead of a control plane.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -157,7 +175,7 @@ macro_rules! deserialize_by_parsing {
     )+};
 }
 
-deserialize_by_parsing!(SharedSecret, StaticUser, PeerRange, NodeName, FleetSecret);
+deserialize_by_parsing!(ControlPlane, SharedSecret, StaticUser, PeerRange, NodeName, FleetSecret);
 
 /// USERNAME is below 509 bytes (RFC 8489 §14.3).
 const USERNAME_BYTES_MAX: usize = 508;

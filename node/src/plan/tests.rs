@@ -31,7 +31,7 @@ fn slice(first: u32, last: u32, node: &str) -> String {
 fn the_defaults_are_the_defaults_of_the_core() {
     let options = Options::default();
     assert_eq!(options.check(), Ok(()));
-    let (ours, core) = (options.limits(), Limits::default());
+    let (ours, core) = (options.limits(&Settings::default()), Limits::default());
     assert_eq!(format!("{ours:?}"), format!("{core:?}"));
     assert!(options.threads() >= 1);
 }
@@ -61,12 +61,10 @@ fn each_fault_is_one_line_that_names_the_option() {
 #[test]
 fn a_range_that_no_configuration_opens_is_explained() {
     for net in ["127.0.0.0/8", "169.254.169.254", "fe80::/64"] {
-        let fault = options(&format!("allow-peer = [\"{net}\"]")).policy([], []).unwrap_err().to_string();
+        let fault = fault(&format!("allow-peer = [\"{net}\"]"));
         assert!(fault.contains(net) && fault.contains("never peers"), "{fault}");
     }
-    let open = options("allow-peer = [\"10.0.0.0/8\"]").policy([], ["10.0.0.9".parse().unwrap()]).unwrap();
-    assert!(open.permit("10.0.0.8".parse().unwrap()).is_ok());
-    assert!(open.permit("10.0.0.9".parse().unwrap()).is_err());
+    assert_eq!(fault("allow-peer = [\"10.0.0.0/8\"]"), "");
 }
 
 #[test]
@@ -108,7 +106,37 @@ fn the_slice_table_is_that_of_the_fleet_and_other_addresses_are_ours() {
 
 #[test]
 fn zero_is_no_limit() {
-    let limits = options("max-bandwidth = 0\nnew-peers-per-second = 0").limits();
+    let limits = options("max-bandwidth = 0\nnew-peers-per-second = 0").limits(&Settings::default());
     assert_eq!((limits.policer.bytes, limits.new_peers), (Rate::UNLIMITED, Rate::UNLIMITED));
     assert_eq!(limits.policer.packets.per_s, 20_000);
+}
+
+#[test]
+fn options_of_the_other_command_are_refused_by_name() {
+    for (toml, mode, word) in [
+        (
+            "control-plane = [\"https://10.0.0.5:7443\"]",
+            Mode::Up,
+            "--control-plane is an option of `trunkline node`",
+        ),
+        ("shared-relay-address = [\"192.0.2.1\"]", Mode::Up, "--shared-relay-address"),
+        (
+            "json = true\ncontrol-plane = [\"https://[::1]:7443/\"]",
+            Mode::Node,
+            "--json is an option of `trunkline up`",
+        ),
+        ("", Mode::Node, "--control-plane is missing"),
+        (
+            "control-plane = [\"https://a:1\"]\nrelay-address = [\"192.0.2.1\"]\nshared-relay-address = [\"192.0.2.1\"]",
+            Mode::Node,
+            "192.0.2.1 is both",
+        ),
+    ] {
+        let fault = options(toml).check_for(mode).err().map(|fault| fault.to_string()).unwrap_or_default();
+        assert!(fault.contains(word), "{toml}: {fault}");
+    }
+    let node = options(
+        "control-plane = [\"https://replica.example:7443\"]\nencapsulation-address = \"10.0.0.1:6080\"",
+    );
+    assert_eq!(node.check_for(Mode::Node), Ok(()));
 }

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::UpError;
 use crate::api::{Api, unix_now_s};
 use crate::ice::IceServer;
 use crate::keys::NewKey;
 use crate::options::Options;
+use crate::start::Failure;
 
 /// The content of quickstart.json, and what `--json` prints.
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ struct ForApplications {
 }
 
 /// Writes quickstart.json, then tells standard output.
-pub(super) fn present(options: &Options, api: &Api, key: &NewKey) -> Result<(), UpError> {
+pub(super) fn present(options: &Options, api: &Api, key: &NewKey) -> Result<(), Failure> {
     let base = base_url(options.http, &api.reachable.addresses);
     let quickstart = Quickstart {
         api: format!("{base}/v1"),
@@ -56,7 +56,7 @@ pub(super) fn present(options: &Options, api: &Api, key: &NewKey) -> Result<(), 
     // Text and numbers: this cannot fail.
     let line = serde_json::to_string(&quickstart).unwrap_or_default();
     let path = options.data_dir.join("quickstart.json");
-    write(&path, &line).map_err(|cause| UpError::Quickstart { path: path.display().to_string(), cause })?;
+    write(&path, &line).map_err(|cause| Failure::File { path: path.display().to_string(), cause })?;
     let text = if options.json { format!("{line}\n") } else { words(options, api, key, &base)? };
     let mut out = io::stdout().lock();
     // Whoever closed standard output does not want to know.
@@ -64,7 +64,7 @@ pub(super) fn present(options: &Options, api: &Api, key: &NewKey) -> Result<(), 
     Ok(())
 }
 
-fn words(options: &Options, api: &Api, key: &NewKey, base: &str) -> Result<String, UpError> {
+fn words(options: &Options, api: &Api, key: &NewKey, base: &str) -> Result<String, Failure> {
     let minted = api.keys.mint(&key.summary.id, CREDENTIALS_S, None, unix_now_s())?;
     let ice = ForApplications { ice_servers: api.reachable.ice_servers(minted) };
     let list = |port: u16| {

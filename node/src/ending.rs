@@ -11,18 +11,18 @@ use crate::api::Api;
 use crate::shard::Shards;
 
 /// SIGTERM and Ctrl-C.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
     /// From now on, both come here.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -31,10 +31,10 @@ impl Signals {
 }
 
 /// Waits for a signal; then until no allocation is left, the grace is over, or another signal comes.
-pub(super) async fn until_ended(shards: &Shards, api: &Api, grace: Duration, mut signals: Signals) {
+pub(crate) async fn until_ended(shards: &Shards, api: &Api, grace: Duration, mut signals: Signals) {
     signals.next().await;
     let end = Instant::now() + grace;
-    api.draining.store(true, Ordering::Relaxed);
+    api.ending.store(true, Ordering::Relaxed);
     shards.amend(|applied| applied.draining = true).await;
     let live = shards.allocation_count();
     tracing::info!(

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit of open files as far as this process may.
-pub(super) fn raise() {
+pub(crate) fn raise() {
     let before = getrlimit(Resource::Nofile);
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     // Root may raise the hard limit too; for everybody else the hard limit is the most.

@@ -1,0 +1,140 @@
+//! What servers are told from an empty store on, and after the store was put back.
+
+use trunkline_control_plane::configuration;
+use trunkline_control_plane::records;
+use trunkline_proto::fleet::v1::{Configuration, Epoch};
+use trunkline_proto::node::v1::Report;
+use trunkline_proto::store::v1::{NodeRecord, NodeStatus};
+use trunkline_wire::NodeId;
+
+use crate::fleet::{Fleet, Server, until};
+
+const OTHER: NodeId = NodeId { site: 1, server: 2 };
+
+fn rows_of(configuration: &Configuration, server: u16) -> usize {
+    let Some(table) = &configuration.table else { return 0 };
+    table.rows.chunks_exact(8).filter(|row| row[..2] == server.to_be_bytes()).count()
+}
+
+fn is_whole(configuration: &Configuration) -> bool {
+    configuration.table.is_some() && configuration.slices.len() == 1 && configuration.settings.is_some()
+}
+
+#[tokio::test]
+async fn a_server_of_an_empty_store_gets_keys_a_table_and_a_slice() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+    assert_eq!(rows_of(&server.configuration, 1), 16_384);
+    assert_eq!(server.configuration.epoch.unwrap().generation, 1);
+    assert!(server.differences > 0, "what follows the first is sent as differences");
+    until(replica.core(), "it acknowledged", |state| {
+        let status = state.statuses.get(&Server::NODE);
+        status.is_some_and(|kept| kept.record.acknowledged == server.configuration.epoch)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drained_server_loses_its_rows_in_two_phases() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    fleet.add(OTHER).await;
+    for node in [Server::NODE, OTHER] {
+        fleet.report(node, &NodeStatus { reports: 1, ..NodeStatus::default() }).await;
+    }
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("rows of both", |now| rows_of(now, 1) > 0 && rows_of(now, 2) > 0).await;
+    let (kept, lost) = (rows_of(&server.configuration, 1), rows_of(&server.configuration, 2));
+    assert_eq!((kept, lost), (8_192, 8_192));
+
+    let record = replica.core().state().nodes[&OTHER].record.clone();
+    let drained = NodeRecord { draining: true, ..record };
+    replica
+        .core()
+        .change(|_| {
+            let changes = vec![records::put(OTHER, &drained)];
+            Ok::<_, trunkline_control_plane::store::StoreError>(trunkline_control_plane::core::Planned {
+                checks: vec![],
+                changes,
+                touches_configuration: true,
+                answer: (),
+            })
+        })
+        .await
+        .unwrap();
+    let trailing = |now: &Configuration| {
+        let rows = now.table.as_ref().map(|table| table.rows.clone()).unwrap_or_default();
+        rows.chunks_exact(8).filter(|row| row[2..4] != [0, 0]).count()
+    };
+    server.until("the first phase", |now| trailing(now) == 8_192).await;
+    assert_eq!(rows_of(&server.configuration, 2), 8_192, "nothing has moved yet");
+    server.until("the second phase", |now| rows_of(now, 1) == 16_384).await;
+    assert_eq!(trailing(&server.configuration), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_was_put_back_gets_a_generation_above_every_report() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    fleet.add(OTHER).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+
+    let ahead = Epoch { generation: 3, counter: 900 };
+    let report = Report { epoch: Some(ahead), ..Report::default() };
+    fleet.report(OTHER, &NodeStatus { report: Some(report), ..NodeStatus::default() }).await;
+
+    let above = |epoch: Epoch| configuration::is_newer(epoch, ahead);
+    let state = until(replica.core(), "a higher generation", |state| above(state.epoch())).await;
+    assert_eq!(state.epoch().generation, 4);
+    let free = state
+        .slices
+        .values()
+        .flat_map(|kept| &kept.record.slices)
+        .filter(|kept| kept.slice.as_ref().is_some_and(|slice| slice.state == 4));
+    assert_eq!(free.count(), 0, "what looks free rests first");
+    server.until("it is told", |now| now.epoch.is_some_and(above)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_ahead_is_told_nothing_older() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, _replica) = fleet.replica("only").await;
+    let before =
+        Configuration { epoch: Some(Epoch { generation: 7, counter: 5 }), ..Configuration::default() };
+    let mut server = Server::open(&endpoint, before, 1).await;
+    // `Server::until` applies what comes, and applying anything that is not newer fails.
+    server.until("a higher generation", |now| now.epoch.is_some_and(|epoch| epoch.generation == 8)).await;
+}
+
+#[tokio::test]
+async fn the_newer_of_two_processes_with_one_name_stays() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, _replica) = fleet.replica("only").await;
+    let mut older = Server::open(&endpoint, Configuration::default(), 1).await;
+    older.until("a configuration", |now| now.epoch.is_some()).await;
+    let mut newer = Server::open(&endpoint, Configuration::default(), 2).await;
+    newer.until("a configuration", |now| now.epoch.is_some()).await;
+    let status = older.end().await;
+    assert_eq!(status.code(), tonic::Code::AlreadyExists, "{status}");
+    assert!(status.message().contains("1.1"), "{status}");
+    let mut late = Server::open(&endpoint, Configuration::default(), 1).await;
+    assert_eq!(late.end().await.code(), tonic::Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_what_to_do() {
+    let fleet = Fleet::new();
+    let (endpoint, _replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    let status = server.end().await;
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert!(status.message().contains("trunklinectl nodes add 1.1"), "{status}");
+}

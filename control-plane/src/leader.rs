@@ -33,10 +33,7 @@ impl Term {
 /// `terms` holds the present term while it leads.
 pub async fn stand(core: Core, terms: watch::Sender<Option<Term>>, mut ending: watch::Receiver<bool>) {
     while !*ending.borrow() {
-        let outcome = tokio::select! {
-            outcome = hold_lease(&core, &terms, ending.clone()) => outcome,
-            _ = ending.wait_for(|ending| *ending) => Ok(()),
-        };
+        let outcome = hold_lease(&core, &terms, ending.clone()).await;
         if terms.send_replace(None).is_some() {
             tracing::info!(replica = core.name(), "leads no longer");
         }
@@ -48,7 +45,7 @@ pub async fn stand(core: Core, terms: watch::Sender<Option<Term>>, mut ending: w
     }
 }
 
-/// From a new lease to its end.
+/// From a new lease to its end. It must not be dropped halfway: the lease would be left to end by itself.
 async fn hold_lease(
     core: &Core,
     terms: &watch::Sender<Option<Term>>,

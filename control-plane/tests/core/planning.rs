@@ -1,7 +1,11 @@
 //! What servers are told from an empty store on, and after the store was put back.
 
 use trunkline_control_plane::configuration;
+use trunkline_control_plane::core::Planned;
 use trunkline_control_plane::records;
+use trunkline_control_plane::replica::Replica;
+use trunkline_control_plane::state::State;
+use trunkline_control_plane::store::StoreError;
 use trunkline_proto::fleet::v1::{Configuration, Epoch};
 use trunkline_proto::node::v1::Report;
 use trunkline_proto::store::v1::{NodeRecord, NodeStatus};
@@ -14,6 +18,15 @@ const OTHER: NodeId = NodeId { site: 1, server: 2 };
 fn rows_of(configuration: &Configuration, server: u16) -> usize {
     let Some(table) = &configuration.table else { return 0 };
     table.rows.chunks_exact(8).filter(|row| row[..2] == server.to_be_bytes()).count()
+}
+
+/// As an operator's call does.
+async fn configure(replica: &Replica, node: NodeId, record: &NodeRecord) {
+    let plan = |_: &State| {
+        let changes = vec![records::put(node, record)];
+        Ok::<_, StoreError>(Planned { checks: vec![], changes, touches_configuration: true, answer: () })
+    };
+    replica.core().change(plan).await.unwrap();
 }
 
 fn is_whole(configuration: &Configuration) -> bool {
@@ -29,6 +42,11 @@ async fn a_server_of_an_empty_store_gets_keys_a_table_and_a_slice() {
     server.until("a whole configuration", is_whole).await;
     assert_eq!(rows_of(&server.configuration, 1), 16_384);
     assert_eq!(server.configuration.epoch.unwrap().generation, 1);
+
+    server.differences = 0;
+    let member = NodeRecord { joined: true, weight: 1.0, ..NodeRecord::default() };
+    configure(&replica, OTHER, &member).await;
+    server.until("another member", |now| now.members.len() == 2).await;
     assert!(server.differences > 0, "what follows the first is sent as differences");
     until(replica.core(), "it acknowledged", |state| {
         let status = state.statuses.get(&Server::NODE);
@@ -53,19 +71,7 @@ async fn a_drained_server_loses_its_rows_in_two_phases() {
 
     let record = replica.core().state().nodes[&OTHER].record.clone();
     let drained = NodeRecord { draining: true, ..record };
-    replica
-        .core()
-        .change(|_| {
-            let changes = vec![records::put(OTHER, &drained)];
-            Ok::<_, trunkline_control_plane::store::StoreError>(trunkline_control_plane::core::Planned {
-                checks: vec![],
-                changes,
-                touches_configuration: true,
-                answer: (),
-            })
-        })
-        .await
-        .unwrap();
+    configure(&replica, OTHER, &drained).await;
     let trailing = |now: &Configuration| {
         let rows = now.table.as_ref().map(|table| table.rows.clone()).unwrap_or_default();
         rows.chunks_exact(8).filter(|row| row[2..4] != [0, 0]).count()

@@ -14,7 +14,7 @@ use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::operator::v1 as api;
 use trunkline_proto::store::v1::{EpochRecord, IdempotentAnswer};
 
-use crate::core::Core;
+use crate::core::{Core, next_epoch, transaction};
 use crate::event::{self, Happening};
 use crate::identity::Identity;
 use crate::operator_service::Fault;
@@ -226,15 +226,11 @@ impl Call {
             Ok(event) => changes.push(event),
             Err(fault) => return Ok(Err(fault)),
         }
-        if touches_configuration {
-            let expected = state.epoch.as_ref().map_or(Expected::Absent, |kept| Expected::At(kept.revision));
-            checks.push((records::key::<EpochRecord>(""), expected));
-            changes.push(records::put("", &EpochRecord { epoch: Some(next_epoch(state)) }));
-        }
-        let revision = core.store().commit(Transaction { checks, changes }).await?;
+        let (_, transaction) = transaction(state, checks, changes, touches_configuration);
+        let revision = core.store().commit(transaction).await?;
         if touches_configuration {
             // So that whoever asks this replica next sees the change. It is done even if that takes too long.
-            let _ = tokio::time::timeout(CAUGHT_UP_WITHIN, core.wait_for(revision)).await;
+            core.wait_for(revision).await;
         }
         Ok(Ok(answer))
     }
@@ -274,14 +270,11 @@ async fn current(core: &Core) -> Result<std::sync::Arc<State>, StoreError> {
     let Some(epoch) = core.store().get(&records::key::<EpochRecord>("")).await? else {
         return Ok(core.state());
     };
-    let caught_up = tokio::time::timeout(CAUGHT_UP_WITHIN, core.wait_for(epoch.revision)).await;
-    caught_up.map_err(|_| StoreError::Failed("this replica is behind the store".to_owned()))
-}
-
-/// The epoch after a state's.
-fn next_epoch(state: &State) -> Epoch {
-    let Epoch { generation, counter } = state.epoch();
-    Epoch { generation, counter: counter.saturating_add(1) }
+    let state = core.wait_for(epoch.revision).await;
+    if state.revision < epoch.revision {
+        return Err(StoreError::Failed("this replica is behind the store".to_owned()));
+    }
+    Ok(state)
 }
 
 /// Forgets answers after a day. The leader calls it now and then.
@@ -339,8 +332,6 @@ fn full_name(method: &str) -> String {
 pub const RETRIED_FOR: Duration = Duration::from_secs(8);
 /// Between two tries of a store that fails.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How far a replica may be behind its store.
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(2);
 const PREFIX: &str = "idempotency/";
 /// How long answers are kept.
 const KEPT_S: u64 = 86_400;

@@ -230,7 +230,7 @@ impl OperatorService for OperatorServiceImpl {
         _: Request<api::ListKeysRequest>,
     ) -> Result<Response<api::ListKeysResponse>, Status> {
         let state = self.core.state();
-        let fleet_keys = fleet_keys::list(&state, now_unix_s());
+        let fleet_keys = fleet_keys::list(&state);
         Ok(Response::new(api::ListKeysResponse { keys: keys::list(&state), fleet_keys }))
     }
 

@@ -207,7 +207,8 @@ mod tests {
         let mut meter = Meter::new(store.clone(), node);
         let mut acknowledged = 0;
         while acknowledged < 1_000 {
-            let counted = meter.count(&record(3, acknowledged + 1, 1_000));
+            let next_record = record(3, acknowledged + 1, 1_000);
+            let counted = meter.count(&next_record);
             match next(4) {
                 // The replica ends somewhere in the middle.
                 0 => {

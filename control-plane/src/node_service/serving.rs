@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::node::v1::control_message::Message as ToNode;
 use trunkline_proto::node::v1::node_message::Message as FromNode;
-use trunkline_proto::node::v1::{Acknowledgement, ControlMessage, Hello, NodeMessage, Report, UsageRecord};
+use trunkline_proto::node::v1::{
+    Acknowledgement, ControlMessage, Hello, NodeMessage, Report, SliceClaim, UsageRecord,
+};
 use trunkline_proto::store::v1::NodeStatus;
 use trunkline_wire::NodeId;
 
@@ -15,6 +18,7 @@ use super::{hello, reporting};
 use crate::configuration::{self, Personal};
 use crate::configurations::Configurations;
 use crate::core::Core;
+use crate::records::node_id;
 use crate::session::Registered;
 use crate::state::State;
 use crate::usage::Meter;
@@ -69,7 +73,13 @@ impl Session {
         tokio::spawn(reporting::write(core.store().clone(), node, statuses.subscribe()));
         let (records, counted) = mpsc::channel(RECORDS_MAX);
         tokio::spawn(count(Meter::new(core.store().clone(), node), counted, outgoing.clone()));
-        let told = Told { hello: Some((hello.epoch, hello.digest)), sent: None };
+        let told = Told {
+            hello: Some((hello.epoch, hello.digest)),
+            sent: None,
+            refused: None,
+            claims: hello.claims,
+            since: Instant::now(),
+        };
         self.follow(registered, statuses, records, told).await
     }
 
@@ -97,7 +107,7 @@ impl Session {
             tokio::select! {
                 message = incoming.message() => match message {
                     Ok(Some(NodeMessage { message: Some(message) })) => {
-                        server.heard(message, &registered, &statuses, &records);
+                        server.heard(message, &registered, &statuses, &records, &mut told);
                     }
                     Ok(Some(NodeMessage { message: None })) => {}
                     Ok(None) | Err(_) => return Err(Over::Gone),
@@ -132,7 +142,10 @@ impl Server {
         {
             return Ok(());
         }
-        if state.fleet_keys.is_empty() {
+        if state.fleet_keys.is_empty()
+            || told.refused == Some(epoch)
+            || told.waits_for_claims(state, self.node)
+        {
             return Ok(());
         }
         let built = self.configurations.newest(state, self.core.sealing(), self.node.site);
@@ -164,10 +177,16 @@ impl Server {
         registered: &Registered,
         statuses: &watch::Sender<NodeStatus>,
         records: &mpsc::Sender<UsageRecord>,
+        told: &mut Told,
     ) {
         match message {
             FromNode::Hello(_) => tracing::debug!(node = %self.node, "Hello twice"),
             FromNode::Acknowledgement(acknowledgement) => {
+                if !acknowledgement.refusal.is_empty() {
+                    // It goes on with what it had: the next epoch is sent whole.
+                    told.sent = None;
+                    told.refused = acknowledgement.epoch;
+                }
                 statuses.send_modify(|status| {
                     acknowledged(status, acknowledgement, &self.core.state(), self.node)
                 });
@@ -197,6 +216,35 @@ struct Told {
     /// As in its Hello, until the first configuration was compared with it.
     hello: Option<(Option<Epoch>, Vec<u8>)>,
     sent: Option<(Epoch, Personal)>,
+    /// It will not be better when it is sent again.
+    refused: Option<Epoch>,
+    /// As in its Hello.
+    claims: Vec<SliceClaim>,
+    since: Instant,
+}
+
+impl Told {
+    /// After the store was put back to an older state it may not know what the server holds. The planner believes the
+    /// claims; until it has, the server must not be told that it has nothing.
+    fn waits_for_claims(&self, state: &State, node: NodeId) -> bool {
+        let generation = self.hello.as_ref().and_then(|(epoch, _)| *epoch).map(|epoch| epoch.generation);
+        let is_behind = generation.is_some_and(|known| known < state.epoch().generation);
+        is_behind
+            && self.since.elapsed() < CLAIMS_WITHIN
+            && !self.claims.iter().all(|claim| is_believed(state, node, claim))
+    }
+}
+
+fn is_believed(state: &State, node: NodeId, claim: &SliceClaim) -> bool {
+    let slices =
+        state.slices.get(&claim.address).map(|kept| kept.record.slices.as_slice()).unwrap_or_default();
+    let known =
+        slices.iter().filter_map(|record| record.slice.as_ref()).find(|slice| slice.index == claim.index);
+    // One that was leased to another since is not the server's any more.
+    known.is_some_and(|slice| {
+        slice.lease > claim.lease
+            || (slice.lease == claim.lease && slice.owner.as_ref().and_then(node_id) == Some(node))
+    })
 }
 
 fn acknowledged(status: &mut NodeStatus, said: Acknowledgement, state: &State, node: NodeId) {
@@ -237,6 +285,8 @@ async fn count(mut meter: Meter, mut records: mpsc::Receiver<UsageRecord>, outgo
     }
 }
 
+/// How long the planner may take to believe what a server claims.
+const CLAIMS_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Usage records of one server that wait for the store.
 const RECORDS_MAX: usize = 64;

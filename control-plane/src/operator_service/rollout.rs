@@ -21,10 +21,13 @@ use crate::store::Change;
 /// The newest settings that hold.
 #[must_use]
 pub fn current(state: &State) -> GetSettingsResponse {
-    let version = state.rollout.as_ref().map_or(0, |kept| match stage(&kept.record) {
-        Stage::Stopped => kept.record.from_version,
-        Stage::Unspecified | Stage::Running | Stage::Done => kept.record.to_version,
-    });
+    let version = state.rollout.as_ref().map_or_else(
+        || newest(state),
+        |kept| match stage(&kept.record) {
+            Stage::Stopped => kept.record.from_version,
+            Stage::Unspecified | Stage::Running | Stage::Done => kept.record.to_version,
+        },
+    );
     let settings = state.settings.get(&version).and_then(|kept| kept.record.settings.clone());
     GetSettingsResponse { settings: Some(settings.unwrap_or_default()), version }
 }
@@ -66,8 +69,7 @@ pub fn apply(
     if changes.is_empty() {
         return Ok(unchanged(current.version));
     }
-    let newest = state.settings.last_key_value().map_or(0, |(version, _)| *version);
-    let version = newest.max(current.version).saturating_add(1);
+    let version = newest(state).max(current.version).saturating_add(1);
     let record = rollout(state, version, request.without_stages, now_unix_s);
     let (before, after) = settings::summary(&changes);
     let kept = SettingsRecord { version, settings: Some(wanted) };
@@ -110,10 +112,13 @@ fn unchanged(version: u64) -> Plan<ApplySettingsResponse> {
 
 /// Without servers a staged roll-out stands at its beginning; the planner names the first.
 fn rollout(state: &State, to_version: u64, at_once: bool, now_unix_s: u64) -> RolloutRecord {
-    let from_version = state.rollout.as_ref().map_or(0, |kept| match stage(&kept.record) {
-        Stage::Done => kept.record.to_version,
-        Stage::Unspecified | Stage::Running | Stage::Stopped => kept.record.from_version,
-    });
+    let from_version = state.rollout.as_ref().map_or_else(
+        || newest(state),
+        |kept| match stage(&kept.record) {
+            Stage::Done => kept.record.to_version,
+            Stage::Unspecified | Stage::Running | Stage::Stopped => kept.record.from_version,
+        },
+    );
     let state_now = if at_once { Stage::Done } else { Stage::Running };
     RolloutRecord {
         from_version,
@@ -133,6 +138,11 @@ fn surplus(state: &State, rollout: &RolloutRecord) -> Option<Change> {
     let is_used = |version: &u64| *version == rollout.from_version || *version == rollout.to_version;
     let oldest = state.settings.keys().find(|version| !is_used(version))?;
     Some(Change::Delete { key: records::key::<SettingsRecord>(oldest) })
+}
+
+/// The newest version that was ever applied and is still kept.
+fn newest(state: &State) -> u64 {
+    state.settings.last_key_value().map_or(0, |(version, _)| *version)
 }
 
 fn stage(record: &RolloutRecord) -> Stage {

@@ -1,5 +1,8 @@
 //! What is sent, what is shown, and what happens when an answer is lost.
 
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+
 use serde_json::json;
 use tonic::Status;
 use trunkline_proto::fleet::v1::{Epoch, NodeId, Policy, Settings};
@@ -62,6 +65,38 @@ fn what_stays_lost_ends_when_the_time_is_over() {
     let fault = Place::at(&server.socket()).fault(&["weight", "1.2", "0.5", "--timeout", "1s"], 1);
     assert!(fault.contains("not done within 1s: no leader"), "{fault}");
     assert!(server.asked::<SetWeightRequest>("set_weight").len() > 2);
+}
+
+/// Takes connections at a socket in `place`, and does this with each.
+fn broken(place: &Place, name: &str, with: impl Fn(UnixStream) + Send + 'static) -> String {
+    let socket = place.path(name);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(with));
+    format!("unix:{}", socket.display())
+}
+
+#[test]
+fn a_replica_that_dies_under_a_call_is_left_for_another() {
+    let server = Scripted::start();
+    server.answers("set_weight", |_: SetWeightRequest| Ok(done()));
+    let place = Place::new();
+    // It reads the beginning of the call.
+    let dying = broken(&place, "dying.sock", |mut stream| drop(stream.read(&mut [0; 64])));
+    let both = format!("{dying},unix:{}", server.socket().display());
+    place.text(&["--endpoint", &both, "weight", "1.2", "0.5"]);
+    assert_eq!(server.asked::<SetWeightRequest>("set_weight").len(), 1);
+}
+
+#[test]
+fn a_replica_that_hangs_is_left_for_another() {
+    let server = Scripted::start();
+    server.answers("set_weight", |_: SetWeightRequest| Ok(done()));
+    let place = Place::new();
+    let hanging = broken(&place, "hanging.sock", std::mem::forget);
+    let both = format!("{hanging},unix:{}", server.socket().display());
+    let begin = std::time::Instant::now();
+    place.text(&["--endpoint", &both, "weight", "1.2", "0.5"]);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(8));
 }
 
 #[test]

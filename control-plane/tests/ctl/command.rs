@@ -27,7 +27,12 @@ impl Place {
 
     /// Asks the server behind this socket.
     pub fn at(socket: &Path) -> Self {
-        Self { endpoint: Some(format!("unix:{}", socket.display())), ..Self::new() }
+        Self::with(&format!("unix:{}", socket.display()))
+    }
+
+    /// Asks this endpoint.
+    pub fn with(endpoint: &str) -> Self {
+        Self { endpoint: Some(endpoint.to_owned()), ..Self::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

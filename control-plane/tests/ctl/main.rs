@@ -3,6 +3,8 @@
 mod authority;
 mod calls;
 mod command;
+mod fleet;
 mod local;
+mod replica;
 mod scripted;
 mod waiting;

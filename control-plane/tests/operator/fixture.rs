@@ -31,7 +31,7 @@ impl Fixture {
         let store = AnyStore::from(Embedded::open(directory.path()).expect("a store"));
         let sealing = Sealing::ephemeral().expect("random bytes");
         let replica = ReplicaInfo { name: "one".into(), address: "127.0.0.1:7443".into() };
-        let core = Core::start(store.clone(), sealing, replica).await.ok().expect("a core");
+        let core = Core::start(store.clone(), sealing, replica).await.expect("a core");
         let surroundings = Surroundings { root_sha256: Some([7; 32]), ..Surroundings::default() };
         let service = OperatorServiceImpl::new(core.clone(), surroundings);
         Self { service, core, store, _directory: directory }

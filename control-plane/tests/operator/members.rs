@@ -51,7 +51,7 @@ fn slices(server: u32) -> SlicesRecord {
 async fn an_added_server_is_expected_and_its_token_proves_itself_against_the_store() {
     let fixture = Fixture::new().await;
     let answer = fixture.service.add_node(admin(add("a", 4))).await.expect("added").into_inner();
-    let token: JoinToken = answer.token.parse().ok().expect("a token");
+    let token: JoinToken = answer.token.parse().expect("a token");
     let kept = fixture.records::<TokenRecord>().await;
     let record = kept.get(&records::key::<TokenRecord>(token.id())).expect("its record");
     assert!(token.proves(&record.secret_sha256));

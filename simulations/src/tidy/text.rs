@@ -94,6 +94,8 @@ pub fn vague_name(source: &Source) -> Vec<Finding> {
     if VAGUE_MODULES.contains(&stem) {
         findings.push(Finding::in_file(&source.path, format!("`{stem}` is no idea: name what is in it")));
     }
+    // Methods of a gRPC service have the names of its `.proto` file.
+    let names_are_given = source.text.contains("#[tonic::async_trait]");
     for (at, line) in Masked::of_rust(&source.text).code().lines().enumerate() {
         let name = declared(line, &["struct ", "enum ", "trait "]);
         if name.as_ref().is_some_and(|name| VAGUE_ENDINGS.iter().any(|ending| name.ends_with(ending))) {
@@ -103,7 +105,7 @@ pub fn vague_name(source: &Source) -> Vec<Finding> {
                 "name it by what it is, not by what it does to others",
             ));
         }
-        if declared(line, &["fn "]).is_some_and(|name| name.starts_with("get_")) {
+        if !names_are_given && declared(line, &["fn "]).is_some_and(|name| name.starts_with("get_")) {
             findings.push(Finding::at(&source.path, at + 1, "a getter has the name of what it gives"));
         }
     }

@@ -80,10 +80,12 @@ fn a_healthy_fleet_has_no_findings() {
     assert_eq!(all(&healthy()).len(), 9);
 }
 
+/// What breaks it, and what is found then.
+type Case = (fn(&mut Gathered), Level, &'static str, &'static str);
+
 #[test]
-fn every_fault_is_found_by_its_check() {
-    type Fault = fn(&mut Gathered);
-    let cases: [(Fault, Level, &str, &str); 20] = [
+fn every_fault_of_the_control_plane_is_found_by_its_check() {
+    let cases: [Case; 13] = [
         (
             |all| all.own_certificate = Some(("alice/cert.pem".into(), NOW_MS / 1_000)),
             Level::Problem,
@@ -130,6 +132,13 @@ fn every_fault_is_found_by_its_check() {
             "settings",
             "version 3 stopped: refused",
         ),
+    ];
+    all_found(&cases);
+}
+
+#[test]
+fn every_fault_of_a_server_is_found_by_its_check() {
+    let cases: [Case; 7] = [
         (|all| all.nodes[1].set_state(State::Dead), Level::Problem, "servers", "server 1.2 has not reported"),
         (
             |all| report(all).faults.push("disk full".into()),
@@ -158,9 +167,13 @@ fn every_fault_is_found_by_its_check() {
         ),
         (|all| facts(all).mtu_bytes = 1_500, Level::Warning, "network", "MTU of 1500 bytes"),
     ];
+    all_found(&cases);
+}
+
+fn all_found(cases: &[Case]) {
     for (break_it, level, check, text) in cases {
         let found = found(break_it);
-        let is_it = |(a, b, c): &(Level, &str, String)| *a == level && *b == check && c.contains(text);
+        let is_it = |(a, b, c): &(Level, &str, String)| a == level && b == check && c.contains(text);
         assert!(found.iter().any(is_it), "no {check} with {text:?} in {found:?}");
     }
 }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tracing_subscriber::EnvFilter;
+use trunkline_control_plane::options as replica;
 use trunkline_node::options::{Mode, Options};
 use trunkline_node::{node, reference, up};
 
@@ -37,13 +38,15 @@ fn command() -> Command {
         .about("Run one server of a fleet: it takes its configuration from a control plane, and outlives it")
         .after_help(NODE_EXAMPLES)
         .after_long_help(NODE_EXAMPLES);
+    let control_plane = replica::Options::augment_args(Command::new("control-plane"))
+        .about("Run a replica of the control plane over etcd: it tells servers what to do, and operators how they are");
     let reference = Command::new("reference").about("Print the reference of every option as Markdown");
     Command::new("trunkline")
         .about("An anycast WebRTC edge that runs on your own servers")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([up, node, reference])
+        .subcommands([up, node, control_plane, reference])
         .after_help(EXAMPLES)
 }
 
@@ -53,6 +56,11 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             let options = Options::from_matches(matches)?;
             start_log(&options.log)?;
             Ok(up::run(&options)?)
+        }
+        Some(("control-plane", matches)) => {
+            let options = replica::Options::from_arg_matches(matches)?;
+            start_log(&options.log)?;
+            Ok(trunkline_control_plane::replica::run(&options)?)
         }
         Some(("node", matches)) => {
             let options = Options::from_matches(matches)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use trunkline_control_plane::sealing::SealingError;
 use trunkline_control_plane::store::OpenError;
@@ -169,6 +170,7 @@ pub struct Serving {
     pub api: Arc<Api>,
     /// The way to the control plane, while it answers.
     pub channel: watch::Receiver<Option<Channel>>,
+    session: JoinHandle<()>,
     journal: SharedJournal,
     signals: Signals,
     grace: Duration,
@@ -228,28 +230,37 @@ impl Serving {
         });
         tokio::spawn(api::serve::serve(listener, api::router(Arc::clone(&api))));
         tokio::spawn(certificate.follow());
-        tokio::spawn(control.run(shards.clone(), first.session));
+        let session = tokio::spawn(control.run(shards.clone(), first.session));
         tokio::spawn(usage::each_second(shards.clone(), journal.clone()));
         if let Some(systems) = systems {
             tokio::spawn(systems.follow());
         }
-        Ok(Self { shards, api, channel, journal, signals, grace: Duration::from_secs(options.grace) })
+        Ok(Self {
+            shards,
+            api,
+            channel,
+            session,
+            journal,
+            signals,
+            grace: Duration::from_secs(options.grace),
+        })
     }
 
     /// Serves until a signal ends it.
     pub async fn until_ended(self) {
         ending::until_ended(&self.shards, &self.api, self.grace, self.signals).await;
-        end(&self.shards, &self.journal).await;
+        end(&self.shards, &self.journal, &self.session).await;
     }
 
     /// Ends at once.
     pub async fn end(self) {
-        end(&self.shards, &self.journal).await;
+        end(&self.shards, &self.journal, &self.session).await;
     }
 }
 
 /// The threads end, and what they counted last is journalled.
-async fn end(shards: &Shards, journal: &SharedJournal) {
+async fn end(shards: &Shards, journal: &SharedJournal, session: &JoinHandle<()>) {
+    session.abort();
     shards.stop();
     shards.join();
     usage::write(shards, journal).await;

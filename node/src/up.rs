@@ -24,7 +24,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 async fn server(options: &Options) -> Result<(), Failure> {
     let ground = Ground::find(options, Mode::Up)?;
-    let OwnControlPlane { endpoint, admin_token, .. } = OwnControlPlane::start(&options.data_dir).await?;
+    let OwnControlPlane { endpoint, admin_token, replica } =
+        OwnControlPlane::start(&options.data_dir).await?;
     let prepared = Prepared {
         member: trunkline_control_plane::identity::LOCAL_NODE,
         node: options.node(),
@@ -44,6 +45,7 @@ async fn server(options: &Options) -> Result<(), Failure> {
         Ok(()) => serving.until_ended().await,
         Err(_) => serving.end().await,
     }
+    replica.end().await;
     told
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_proto::fleet::v1::NodeId;
-use trunkline_proto::operator::v1::{Node as NodeView, Row, Table, node::State};
+use trunkline_proto::operator::v1::{Node as NodeView, Row, RowShare, Table, node::State};
 use trunkline_simulations::cluster::{Cluster, Node, PEER, View, wait_until};
 use trunkline_simulations::turn_client::{Received, TurnClient};
 

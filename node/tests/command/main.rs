@@ -55,6 +55,29 @@ fn bad_input_is_one_clear_line_and_a_non_zero_exit() {
             "holds no certificate",
         ),
         (vec!["up", "--http", "192.0.2.77:80"], 1, "--http"),
+        (vec!["up", "--join", "tl1"], 1, "--join is an option of `trunkline node` alone"),
+        (vec!["up", "--asn-database", "/nonexistent.mmdb"], 1, "/nonexistent.mmdb"),
+        (vec!["node", "--data-dir", &data], 1, "--control-plane is missing"),
+        (vec!["node", "--control-plane", "10.0.0.5"], 2, "https://10.0.0.5:7443"),
+        (
+            vec![
+                "node",
+                "--control-plane",
+                "https://127.0.0.1:9",
+                "--data-dir",
+                &data,
+                "--address",
+                "127.0.0.1",
+            ],
+            1,
+            "no --join",
+        ),
+        (
+            vec!["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data, "--join", "tl1.1"],
+            1,
+            "--join: not a join token",
+        ),
+        (vec!["control-plane"], 2, "--etcd"),
         (vec!["up", "--log", "a=b=c"], 1, "--log"),
         (vec!["up", "--data-dir", "/proc/none"], 1, "/proc/none"),
     ] {
@@ -99,8 +122,12 @@ fn a_busy_port_is_named() {
 fn help_and_reference_name_every_option() {
     let (exit, reference, _) = run(&["reference"]);
     assert_eq!(exit, 0);
-    let (exit, help, _) = run(&["up", "--help"]);
-    assert_eq!(exit, 0);
+    let mut help = String::new();
+    for command in ["up", "node", "control-plane"] {
+        let (exit, text, _) = run(&[command, "--help"]);
+        assert_eq!(exit, 0);
+        help += &text;
+    }
     let options: Vec<&str> =
         reference.lines().filter_map(|line| line.strip_prefix("## `--")?.split([' ', '`']).next()).collect();
     assert!(options.len() > 25, "{options:?}");

@@ -156,6 +156,7 @@ impl Draft {
         }
     }
 
+    /// An epoch of its own is worth writing even where nothing else changes.
     fn is_worth_writing(&self) -> bool {
         !self.changes.is_empty() || self.epoch.generation != self.state.epoch().generation
     }

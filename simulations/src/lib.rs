@@ -6,6 +6,7 @@
 //! words.
 
 pub mod bench;
+pub mod cluster;
 pub mod netns;
 pub mod process;
 pub mod server;

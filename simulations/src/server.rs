@@ -81,15 +81,21 @@ impl Trunkline {
     }
 }
 
-/// The `trunkline` binary: `$TRUNKLINE_BIN`, or the one that cargo built beside this test executable, or
-/// the one of the other usual profile.
+/// The `trunkline` binary; see [`program`].
 pub fn binary() -> Result<PathBuf, String> {
-    if let Some(named) = std::env::var_os("TRUNKLINE_BIN") {
+    program("trunkline")
+}
+
+/// A binary of the product: named by `$TRUNKLINE_BIN` or `$TRUNKLINECTL_BIN`, or the one that cargo built beside this
+/// test executable, or the one of the other usual profile.
+pub fn program(name: &str) -> Result<PathBuf, String> {
+    let variable = format!("{}_BIN", name.to_uppercase());
+    if let Some(named) = std::env::var_os(&variable) {
         let named = PathBuf::from(named);
         return if named.is_file() {
             Ok(named)
         } else {
-            Err(format!("TRUNKLINE_BIN names {}, which is not there", named.display()))
+            Err(format!("{variable} names {}, which is not there", named.display()))
         };
     }
     let executable = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -97,8 +103,8 @@ pub fn binary() -> Result<PathBuf, String> {
     let profile = executable.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
     let profile = profile.ok_or("this executable lies in no directory")?;
     let candidates = [profile.to_path_buf(), profile.join("../release"), profile.join("../debug")];
-    let found = candidates.iter().map(|directory| directory.join("trunkline")).find(|path| path.is_file());
-    found.ok_or_else(|| "no trunkline binary: run `cargo build` first, or set TRUNKLINE_BIN".to_owned())
+    let found = candidates.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| format!("no {name} binary: run `cargo build` first, or set {variable}"))
 }
 
 /// An empty directory under the system's temporary directory, removed when dropped.

@@ -37,7 +37,7 @@ fn sealing(state: &State) -> Option<u32> {
 }
 
 /// Makes a key that seals from a minute on, when every server has it; the first key of a fleet seals at once. When
-/// that time has come the planner lets it seal, and says when those before it retire.
+/// that time has come the planner lets it seal; those before it retire when their last token has ended.
 ///
 /// # Errors
 /// A rotation is under way; there are as many keys as a token can name.
@@ -68,6 +68,9 @@ pub fn rotate(
         seals_from_unix_s,
         ..FleetKey::default()
     };
+    let retires_unix_s = seals_from_unix_s.saturating_add(TOKEN_S_MAX);
+    let retiring = state.fleet_keys.values().map(|kept| &kept.record).filter(|key| key.retires_unix_s == 0);
+    let retiring = retiring.map(|key| records::put(key.id, &FleetKey { retires_unix_s, ..key.clone() }));
     let (before, after) = match before {
         Some(old) => (
             format!("key {old} seals"),
@@ -79,7 +82,7 @@ pub fn rotate(
     };
     Ok(Plan {
         checks: Vec::new(),
-        changes: vec![records::put(id, &fresh)],
+        changes: retiring.chain([records::put(id, &fresh)]).collect(),
         touches_configuration: true,
         answer: MutationResponse { epoch: Some(epoch), summary: after.clone() },
         happening: Happening::new(format!("fleet key {id}"), before, after),
@@ -88,5 +91,7 @@ pub fn rotate(
 
 /// Until every server has a new key: one that is silent for longer opens with the old ones and seals with them.
 const PUBLISHED_S: u64 = 60;
+/// Longest lifetime of a nonce.
+const TOKEN_S_MAX: u64 = 86_400;
 /// As `FleetKey.secret` says.
 pub const SECRET_BYTES: usize = 16;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trunkline_fleet::table::{quotas, weight_micro};
 use trunkline_proto::operator::v1::node::State as Condition;
 use trunkline_proto::operator::v1::{GetTableRequest, ListSitesResponse, Row, RowShare, Site, Table};
 use trunkline_proto::store::v1::TableRecord;
@@ -98,42 +99,22 @@ fn shares(state: &State, seen: &Sightings, site: u16, rows: &[Row]) -> Vec<RowSh
         *owned.entry(row.current).or_default() += 1;
     }
     let members = state.nodes.iter().filter(|(node, _)| node.site == site);
-    let weights: BTreeMap<u16, f64> = members
+    let weights: BTreeMap<u16, u64> = members
         .map(|(node, kept)| {
             let takes = kept.record.joined && !kept.record.draining && seen.is_alive(state, *node);
-            (node.server, if takes { kept.record.weight } else { 0.0 })
+            let weight = weight_micro(kept.record.weight).unwrap_or_default();
+            (node.server, if takes { weight } else { 0 })
         })
         .collect();
-    let quotas = quotas(&weights, count(rows.len()));
+    let quotas = quotas(&weights, rows.len());
     let servers: BTreeSet<u32> =
         owned.keys().copied().chain(weights.keys().map(|server| u32::from(*server))).collect();
     let share = |server: u32| RowShare {
         server,
         rows: owned.get(&server).copied().unwrap_or_default(),
-        quota: quotas.get(&server).copied().unwrap_or_default(),
+        quota: u16::try_from(server).ok().and_then(|server| quotas.get(&server).copied()).unwrap_or_default(),
     };
     servers.into_iter().filter(|server| *server != 0).map(share).collect()
-}
-
-/// Rows by weight, by largest remainder; of equal remainders the lower number.
-fn quotas(weights: &BTreeMap<u16, f64>, rows: u32) -> BTreeMap<u32, u32> {
-    let total: f64 = weights.values().sum();
-    if total <= 0.0 {
-        return BTreeMap::new();
-    }
-    let exact = |weight: f64| f64::from(rows) * weight / total;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 65,536")]
-    let whole = |weight: f64| exact(weight).floor() as u32;
-    let mut quotas: BTreeMap<u32, u32> =
-        weights.iter().map(|(server, weight)| (u32::from(*server), whole(*weight))).collect();
-    let mut remainders: Vec<(u16, f64)> =
-        weights.iter().map(|(server, weight)| (*server, exact(*weight).fract())).collect();
-    remainders.sort_by(|(a, x), (b, y)| y.total_cmp(x).then(a.cmp(b)));
-    let left = rows.saturating_sub(quotas.values().sum());
-    for (server, _) in remainders.into_iter().take(usize::try_from(left).unwrap_or_default()) {
-        *quotas.entry(server.into()).or_default() += 1;
-    }
-    quotas
 }
 
 fn count(number: usize) -> u32 {

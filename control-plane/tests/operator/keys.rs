@@ -140,6 +140,8 @@ async fn a_new_fleet_key_is_published_before_it_seals() {
     let keys = fixture.records::<FleetKey>().await;
     let fresh = keys.get("fleet-key/0").expect("fresh");
     assert_eq!(fresh.seals_from_unix_s, fresh.created_unix_s + 60);
+    assert_eq!(fresh.retires_unix_s, 0);
+    assert_eq!(keys.get("fleet-key/3").expect("old").retires_unix_s, fresh.seals_from_unix_s + 86_400);
     let listed = fixture.service.list_keys(viewer(ListKeysRequest {})).await.expect("a list").into_inner();
     let uses: Vec<_> = listed.fleet_keys.iter().map(|key| (key.id, key.r#use.as_str())).collect();
     assert_eq!(uses, [(0, "publishing"), (3, "sealing")]);

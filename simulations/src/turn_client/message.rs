@@ -263,6 +263,12 @@ pub fn long_term_key(user: &str, realm: &str, password: &str) -> [u8; 16] {
     Md5::digest(format!("{user}:{realm}:{password}")).into()
 }
 
+/// base64(HMAC-SHA1(secret, username)): the password of a time-limited username.
+pub fn time_limited_password(secret: &str, username: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(hmac_sha1(secret.as_bytes(), &[username.as_bytes()]))
+}
+
 fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of any length");
     for part in parts {

@@ -1,0 +1,68 @@
+//! `trunkline up`: the same control plane in one process, driven over its Unix socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use trunkline_simulations::cluster::{Ctl, wait_until};
+use trunkline_simulations::netns::{Namespace, Veth};
+use trunkline_simulations::server::Trunkline;
+
+use crate::Named;
+use crate::fleet::{Check, ensure};
+use crate::joining::text;
+
+pub const TRIALS: &[Named] = &[("trunkline_up_is_driven_over_its_socket_and_its_http_api_alike", alone)];
+
+fn alone() -> Check {
+    let space = Arc::new(Namespace::new("alone").map_err(|error| error.to_string())?);
+    let other = Namespace::new("beside").map_err(|error| error.to_string())?;
+    Veth::connect(&space, "10.81.0.1/24", &other, "10.81.0.2/24").map_err(|error| error.to_string())?;
+    let server = Trunkline::start(&space, &["--address", "10.81.0.1", "--http", "127.0.0.1:8080"])?;
+    let ctl = Ctl::local(Arc::clone(&space), &server.data_directory().join("operator.sock"));
+    let admin = server.quickstart_text("/adminToken")?.to_owned();
+    let in_space = |method: &str, path: &str, body: &str| http(&space, &admin, method, path, body);
+
+    // What is made on one side is seen on the other.
+    let made = ctl.json(&["keys", "create", "from the command line"])?;
+    let listed = in_space("GET", "/v1/turn/keys", "")?.to_string();
+    ensure(listed.contains(&text(&made, "/key/id")?), || format!("the HTTP API lists {listed}"))?;
+    let made = in_space("POST", "/v1/turn/keys", r#"{"name":"from the API"}"#)?;
+    let listed = ctl.json(&["keys", "list"])?.to_string();
+    ensure(listed.contains(&text(&made, "/id")?), || format!("trunklinectl lists {listed}"))?;
+
+    let nodes = ctl.json(&["nodes"])?.to_string();
+    ensure(nodes.contains("READY") || nodes.to_lowercase().contains("ready"), || nodes.clone())?;
+    ctl.json(&["drain", "1.1", "--no-wait"])?;
+    wait_until("it is not ready any more", Duration::from_secs(10), || Ok(ready_status(&space)? == 503))?;
+    ctl.json(&["undrain", "1.1"])?;
+    wait_until("it is ready again", Duration::from_secs(10), || Ok(ready_status(&space)? == 200))?;
+    ctl.json(&["status"])?;
+    ctl.json(&["usage"])?;
+    ctl.json(&["allocations"])?;
+    ctl.json(&["table", "show", "1"])?;
+    ctl.json(&["slices"])?;
+    Ok(())
+}
+
+fn ready_status(space: &Namespace) -> Result<u16, String> {
+    let asked = space.enter(|| {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        agent.get("http://127.0.0.1:8080/readyz").call().map(|response| response.status().as_u16())
+    });
+    asked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn http(space: &Namespace, bearer: &str, method: &str, path: &str, body: &str) -> Result<Value, String> {
+    let asked = space.enter(|| {
+        let request =
+            ureq::http::Request::builder().method(method).uri(format!("http://127.0.0.1:8080{path}"));
+        let request = request.header("Authorization", format!("Bearer {bearer}")).body(body.to_owned());
+        let request = request.map_err(|error| error.to_string())?;
+        let mut response =
+            ureq::Agent::new_with_defaults().run(request).map_err(|error| error.to_string())?;
+        response.body_mut().read_to_string().map_err(|error| error.to_string())
+    });
+    let text = asked.map_err(|error| error.to_string())??;
+    serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+}

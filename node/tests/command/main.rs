@@ -57,27 +57,6 @@ fn bad_input_is_one_clear_line_and_a_non_zero_exit() {
         (vec!["up", "--http", "192.0.2.77:80"], 1, "--http"),
         (vec!["up", "--join", "tl1"], 1, "--join is an option of `trunkline node` alone"),
         (vec!["up", "--asn-database", "/nonexistent.mmdb"], 1, "/nonexistent.mmdb"),
-        (vec!["node", "--data-dir", &data], 1, "--control-plane is missing"),
-        (vec!["node", "--control-plane", "10.0.0.5"], 2, "https://10.0.0.5:7443"),
-        (
-            vec![
-                "node",
-                "--control-plane",
-                "https://127.0.0.1:9",
-                "--data-dir",
-                &data,
-                "--address",
-                "127.0.0.1",
-            ],
-            1,
-            "no --join",
-        ),
-        (
-            vec!["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data, "--join", "tl1.1"],
-            1,
-            "--join: not a join token",
-        ),
-        (vec!["control-plane"], 2, "--etcd"),
         (vec!["up", "--log", "a=b=c"], 1, "--log"),
         (vec!["up", "--data-dir", "/proc/none"], 1, "/proc/none"),
     ] {
@@ -87,11 +66,35 @@ fn bad_input_is_one_clear_line_and_a_non_zero_exit() {
         all.extend(if quiet { &["--log", "error"][..] } else { &[] });
         all.extend(if is_up && !args.contains(&"--data-dir") { vec!["--data-dir", &data] } else { vec![] });
         all.extend(if is_up && !args.contains(&"--address") { &["--address", "127.0.0.1"][..] } else { &[] });
-        let (exit, out, err) = run(&all);
-        assert_eq!(exit, code, "{args:?}: {err}");
-        assert_eq!(out, "", "{args:?}");
-        assert!(err.starts_with("trunkline: ") && err.contains(words), "{args:?}: {err}");
-        assert_eq!(err.trim_end().lines().count(), 1, "{args:?}: {err}");
+        assert_refused_in_one_line(&all, code, words);
+    }
+}
+
+fn assert_refused_in_one_line(args: &[&str], code: i32, words: &str) {
+    let (exit, out, err) = run(args);
+    assert_eq!(exit, code, "{args:?}: {err}");
+    assert_eq!(out, "", "{args:?}");
+    assert!(err.starts_with("trunkline: ") && err.contains(words), "{args:?}: {err}");
+    assert_eq!(err.trim_end().lines().count(), 1, "{args:?}: {err}");
+}
+
+#[test]
+fn a_server_of_a_fleet_says_in_one_line_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").to_str().unwrap().to_owned();
+    for (args, code, words) in [
+        (&["node", "--data-dir", &data][..], 1, "--control-plane is missing"),
+        (&["node", "--control-plane", "10.0.0.5"], 2, "https://10.0.0.5:7443"),
+        (&["node", "--control-plane", "https://127.0.0.1:9", "--json"], 1, "option of `trunkline up` alone"),
+        (&["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data], 1, "no --join"),
+        (
+            &["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data, "--join", "tl1.1"],
+            1,
+            "--join: not a join token",
+        ),
+        (&["control-plane"], 2, "--etcd"),
+    ] {
+        assert_refused_in_one_line(args, code, words);
     }
 }
 

@@ -105,7 +105,8 @@ impl Control {
         }
         let (mut backoff, mut said) = (Backoff::default(), begun);
         loop {
-            let patience = if kept.is_some() { KEPT_AFTER } else { FIRST_WITHIN };
+            let left = KEPT_AFTER.saturating_sub(begun.elapsed());
+            let patience = if kept.is_some() { left } else { FIRST_WITHIN };
             let outcome = timeout(patience, self.open_first()).await;
             let error = match outcome {
                 Ok(Ok((session, applied))) => {
@@ -126,7 +127,9 @@ impl Control {
                 tracing::warn!(%error, "waiting for the control plane");
                 said = Instant::now();
             }
-            sleep(backoff.pause()).await;
+            let pause = backoff.pause();
+            let left = KEPT_AFTER.saturating_sub(begun.elapsed());
+            sleep(if kept.is_some() { pause.min(left) } else { pause }).await;
         }
     }
 

@@ -96,7 +96,10 @@ fn in_one_line(error: &clap::Error) -> String {
     let said: Vec<_> =
         said.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
     let line = said.join("; ");
-    format!("{}; see `trunkline up --help`", line.strip_prefix("error: ").unwrap_or(&line))
+    let commands = ["up", "node", "control-plane"];
+    let given = std::env::args().nth(1).filter(|given| commands.contains(&given.as_str()));
+    let command = given.unwrap_or_else(|| "up".to_owned());
+    format!("{}; see `trunkline {command} --help`", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 fn refuse(line: &str, code: u8) -> ExitCode {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, ArgAction};
+use clap::{Arg, ArgAction, Args, Command};
 
 use crate::options::Mode;
 
@@ -12,39 +12,55 @@ pub fn markdown() -> String {
     let command = Mode::Node.command();
     let mut text = String::from(HEAD);
     for argument in command.get_arguments() {
-        section(&mut text, argument);
+        let name = argument.get_long().unwrap_or_default();
+        section(&mut text, argument, Some(&key(argument, name)));
+        let field = argument.get_id().as_str();
+        for (mode, other) in [(Mode::Up, Mode::Node), (Mode::Node, Mode::Up)] {
+            if other.refuses(field) {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "- Of `trunkline {}` alone", mode.name());
+            }
+        }
     }
     text.push_str(FLEET);
+    text.push_str(CONTROL_PLANE);
+    let command = trunkline_control_plane::options::Options::augment_args(Command::new("control-plane"));
+    command.get_arguments().for_each(|argument| section(&mut text, argument, None));
     text
 }
 
-fn section(text: &mut String, argument: &Arg) {
+/// How the option stands in the file.
+fn key(argument: &Arg, name: &str) -> String {
+    match name {
+        "config" => "none: on the command line only".to_owned(),
+        _ if matches!(argument.get_action(), ArgAction::Append) => format!("`{name} = [\"…\", …]`"),
+        _ if takes_value(argument) => format!("`{name}`"),
+        _ => format!("`{name} = true`"),
+    }
+}
+
+fn takes_value(argument: &Arg) -> bool {
+    !matches!(argument.get_action(), ArgAction::SetTrue)
+}
+
+fn section(text: &mut String, argument: &Arg, key: Option<&str>) {
     let name = argument.get_long().unwrap_or_default();
-    let takes_value = !matches!(argument.get_action(), ArgAction::SetTrue);
-    let is_repeatable = matches!(argument.get_action(), ArgAction::Append);
     let value = argument.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
-    let usage = if takes_value { format!("--{name} {value}") } else { format!("--{name}") };
+    let usage = if takes_value(argument) { format!("--{name} {value}") } else { format!("--{name}") };
     let defaults: Vec<_> =
         argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-    let default =
-        if takes_value && !defaults.is_empty() { format!("`{}`", defaults.join(" ")) } else { "none".into() };
-    let key = match name {
-        "config" => "none: on the command line only".to_owned(),
-        _ if is_repeatable => format!("`{name} = [\"…\", …]`"),
-        _ if takes_value => format!("`{name}`"),
-        _ => format!("`{name} = true`"),
+    let default = match defaults.as_slice() {
+        _ if argument.is_required_set() => "none: it must be given".to_owned(),
+        [] => "none".to_owned(),
+        _ if !takes_value(argument) => "none".to_owned(),
+        defaults => format!("`{}`", defaults.join(" ")),
     };
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
     // clap takes the full stop off a short help.
     let help = help.trim().trim_end_matches('.');
+    let key = key.map(|key| format!("- Key in the file: {key}\n")).unwrap_or_default();
     // Writing to a String cannot fail.
-    let _ = write!(text, "\n## `{usage}`\n\n{help}.\n\n- Key in the file: {key}\n- Default: {default}\n");
-    let field = argument.get_id().as_str();
-    for (mode, other) in [(Mode::Up, Mode::Node), (Mode::Node, Mode::Up)] {
-        if other.refuses(field) {
-            let _ = writeln!(text, "- Of `trunkline {}` alone", mode.name());
-        }
-    }
+    let _ = write!(text, "\n## `{usage}`\n\n{help}.\n\n{key}- Default: {default}\n");
 }
 
 const HEAD: &str = "\
@@ -69,6 +85,12 @@ same `key` and `slices`, its own `node` and `encapsulation-address`, and the oth
 - `members`: an array of `{ node, encapsulation-address }`.
 - `slices`: an array of `{ address, first-port, last-port, node }`: which server owns which ports of which relay address.
   Whole slices of 1024 ports only, from port 9216 on.
+";
+
+const CONTROL_PLANE: &str = "
+# Options of `trunkline control-plane`
+
+On the command line only.
 ";
 
 #[cfg(test)]

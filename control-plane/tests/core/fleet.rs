@@ -35,7 +35,12 @@ pub struct Fleet {
 impl Fleet {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = AnyStore::from(Embedded::open(directory.path()).unwrap());
+        let store = Embedded::open(directory.path()).unwrap();
+        Self::over(store.into(), directory)
+    }
+
+    /// Over a store whose files are elsewhere.
+    pub fn over(store: AnyStore, directory: tempfile::TempDir) -> Self {
         Self { store, sealing: Sealing::ephemeral().unwrap(), _directory: directory }
     }
 

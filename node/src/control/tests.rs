@@ -229,7 +229,8 @@ async fn without_a_control_plane_it_starts_with_what_was_kept() {
     drop((running, opened, sessions));
     let begun = Instant::now();
     let running = server.start(None).await;
-    assert!((KEPT_AFTER..KEPT_AFTER * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    let most = KEPT_AFTER + Duration::from_secs(1);
+    assert!((KEPT_AFTER..most).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!(key(&running), "a");
     assert!(running.channel.borrow().is_none());
 }

@@ -55,6 +55,8 @@ fn bad_input_is_one_clear_line_and_a_non_zero_exit() {
             "holds no certificate",
         ),
         (vec!["up", "--http", "192.0.2.77:80"], 1, "--http"),
+        (vec!["up", "--join", "tl1"], 1, "--join is an option of `trunkline node` alone"),
+        (vec!["up", "--asn-database", "/nonexistent.mmdb"], 1, "/nonexistent.mmdb"),
         (vec!["up", "--log", "a=b=c"], 1, "--log"),
         (vec!["up", "--data-dir", "/proc/none"], 1, "/proc/none"),
     ] {
@@ -64,11 +66,35 @@ fn bad_input_is_one_clear_line_and_a_non_zero_exit() {
         all.extend(if quiet { &["--log", "error"][..] } else { &[] });
         all.extend(if is_up && !args.contains(&"--data-dir") { vec!["--data-dir", &data] } else { vec![] });
         all.extend(if is_up && !args.contains(&"--address") { &["--address", "127.0.0.1"][..] } else { &[] });
-        let (exit, out, err) = run(&all);
-        assert_eq!(exit, code, "{args:?}: {err}");
-        assert_eq!(out, "", "{args:?}");
-        assert!(err.starts_with("trunkline: ") && err.contains(words), "{args:?}: {err}");
-        assert_eq!(err.trim_end().lines().count(), 1, "{args:?}: {err}");
+        assert_refused_in_one_line(&all, code, words);
+    }
+}
+
+fn assert_refused_in_one_line(args: &[&str], code: i32, words: &str) {
+    let (exit, out, err) = run(args);
+    assert_eq!(exit, code, "{args:?}: {err}");
+    assert_eq!(out, "", "{args:?}");
+    assert!(err.starts_with("trunkline: ") && err.contains(words), "{args:?}: {err}");
+    assert_eq!(err.trim_end().lines().count(), 1, "{args:?}: {err}");
+}
+
+#[test]
+fn a_server_of_a_fleet_says_in_one_line_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").to_str().unwrap().to_owned();
+    for (args, code, words) in [
+        (&["node", "--data-dir", &data][..], 1, "--control-plane is missing"),
+        (&["node", "--control-plane", "10.0.0.5"], 2, "https://10.0.0.5:7443"),
+        (&["node", "--control-plane", "https://127.0.0.1:9", "--json"], 1, "option of `trunkline up` alone"),
+        (&["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data], 1, "no --join"),
+        (
+            &["node", "--control-plane", "https://127.0.0.1:9", "--data-dir", &data, "--join", "tl1.1"],
+            1,
+            "--join: not a join token",
+        ),
+        (&["control-plane"], 2, "--etcd"),
+    ] {
+        assert_refused_in_one_line(args, code, words);
     }
 }
 
@@ -99,8 +125,12 @@ fn a_busy_port_is_named() {
 fn help_and_reference_name_every_option() {
     let (exit, reference, _) = run(&["reference"]);
     assert_eq!(exit, 0);
-    let (exit, help, _) = run(&["up", "--help"]);
-    assert_eq!(exit, 0);
+    let mut help = String::new();
+    for command in ["up", "node", "control-plane"] {
+        let (exit, text, _) = run(&[command, "--help"]);
+        assert_eq!(exit, 0);
+        help += &text;
+    }
     let options: Vec<&str> =
         reference.lines().filter_map(|line| line.strip_prefix("## `--")?.split([' ', '`']).next()).collect();
     assert!(options.len() > 25, "{options:?}");

@@ -187,6 +187,3 @@ const SWEPT_EVERY: Duration = Duration::from_secs(60);
 const CHANGES_MAX: usize = 90;
 const TOLD_MAX: usize = 20;
 const BYTES_MAX: usize = 1_000 * 1_024;
-
-#[cfg(test)]
-mod tests;

@@ -36,7 +36,7 @@ pub(super) fn plan(
     }
 }
 
-/// Every address as the store has it; `None` of the records that cannot be read is planned.
+/// Every address as the store has it; a record that cannot be read is left alone.
 pub(super) fn read(state: &State) -> Slices {
     let table = |record: &SlicesRecord| -> RelaySlices {
         let slice = |kept: &SliceRecord| {

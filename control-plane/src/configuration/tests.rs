@@ -1,3 +1,5 @@
+//! Differences, digests and refusals of configurations.
+
 use proptest::prelude::*;
 use trunkline_proto::fleet::v1::Settings;
 

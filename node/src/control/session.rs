@@ -209,6 +209,8 @@ impl Control {
         let credentials = Arc::clone(&accepted.applied.credentials);
         shards.apply(Arc::new(accepted.applied)).await;
         self.standing = Standing { configuration: accepted.configuration, wants_everything: false };
+        let epoch = self.standing.configuration.epoch.unwrap_or_default();
+        tracing::debug!(generation = epoch.generation, counter = epoch.counter, "epoch in force");
         self.publish(credentials);
         self.keep().await;
         session.say(self.acknowledgement()).await

@@ -84,7 +84,9 @@ impl Node {
     }
 
     fn run(&self, space: &Namespace, arguments: &[&str]) -> Result<Running, String> {
-        let mut command = space.command(program("trunkline")?);
+        // All servers of a trial run on one machine: a raw socket of one would see the packets of all.
+        let mut command = space.command("setpriv");
+        command.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw"]).arg(program("trunkline")?);
         command.arg("node").arg("--data-dir").arg(&self.data).args(&self.arguments).args(arguments);
         Running::start(&self.id, &mut command).map_err(|error| error.to_string())
     }

@@ -20,7 +20,7 @@ fn refused(cluster: &mut Cluster) -> Check {
         (&["weight", "1.1", "NaN"], &["weight"]),
         (&["weight", "9.9", "1"], &["9.9"]),
         (&["nodes", "add", "1.1"], &["1.1", "already"]),
-        (&["nodes", "add", "0.1"], &["0.1"]),
+        (&["nodes", "add", "0.1"], &["site", "0 is not"]),
         (&["nodes", "add", "70000.1"], &["70000"]),
         (&["nodes", "remove", "1.1", "--confirm-gone"], &["1.1"]),
         (&["keys", "create", ""], &["name"]),

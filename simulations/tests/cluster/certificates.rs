@@ -34,10 +34,7 @@ fn roles(cluster: &mut Cluster) -> Check {
 fn replaced(cluster: &mut Cluster) -> Check {
     let mut view = cluster.view()?;
     settled(&mut view, &["1.1"])?;
-    let session = |cluster: &Cluster| {
-        let log = cluster.nodes[0].running.as_ref().map(|running| running.log()).unwrap_or_default();
-        log.matches("session open").count()
-    };
+    let session = |cluster: &Cluster| cluster.replicas[0].running.log().matches("session open").count();
     let sessions = session(cluster);
     ensure(sessions == 1, || format!("{sessions} sessions before the change"))?;
     let before = view.status()?.certificate_expires_unix_s;

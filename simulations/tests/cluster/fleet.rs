@@ -49,8 +49,9 @@ pub fn settled(view: &mut View, nodes: &[&str]) -> Check {
         let mut calm = true;
         for site in sites(nodes) {
             let table = view.table(site)?;
-            calm &=
-                table.rows.len() == table.row_count as usize && table.rows.iter().all(|row| row.next == 0);
+            let near = |share: &RowShare| share.rows.abs_diff(share.quota) <= (share.quota / 100).max(1);
+            calm &= !table.shares.is_empty() && table.rows.iter().all(|row| row.next == 0);
+            calm &= table.shares.iter().all(near);
         }
         Ok(ready == nodes.len() && calm)
     })
@@ -127,6 +128,11 @@ impl Call {
         peer.set_read_timeout(Some(Duration::from_secs(1))).map_err(|error| error.to_string())?;
         client.create_permission(&[PEER]).map_err(|error| format!("CreatePermission: {error}"))?;
         Ok(Self { client, relayed, peer })
+    }
+
+    /// Ends the allocation, so that its 5-tuple can be used again.
+    pub fn end(mut self) -> Check {
+        self.client.refresh(0).map(|_| ()).map_err(|error| format!("Refresh: {error}"))
     }
 
     /// Sends one numbered payload to the peer and one back: whether both arrived.

@@ -50,6 +50,7 @@ fn without_everything(cluster: &mut Cluster) -> Check {
                 let mut call = Call::begin(node)
                     .map_err(|fault| format!("{} after {:?}: {fault}", node.id, since.elapsed()))?;
                 ensure(call.probe(1)?, || format!("nothing is relayed by {}", node.id))?;
+                call.end()?;
                 allocations += 1;
             }
             std::thread::sleep(Duration::from_millis(500));

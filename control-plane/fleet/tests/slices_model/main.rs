@@ -176,7 +176,7 @@ fn frees_the_silent(slices: &Slices, members: &Members, now: u64, next: Epoch) -
 fn hurries_after_a_restore(slices: &Slices, members: &Members, now: u64, next: Epoch) -> Slices {
     let mut members = members.clone();
     for member in members.values_mut() {
-        if member.reported.is_none_or(|epoch| epoch.generation < next.generation) {
+        if next.generation > 1 && member.reported.is_none_or(|epoch| epoch.generation < next.generation) {
             member.relay_addresses.clear();
         }
     }

@@ -50,7 +50,12 @@ pub fn next(
         return Step::Wait;
     }
     let wave = wave(targets, reached);
-    if wave.is_empty() { Step::Done } else { Step::Advance(wave) }
+    match () {
+        () if !wave.is_empty() => Step::Advance(wave),
+        () if targets.keys().all(|node| reached.contains(node)) => Step::Done,
+        // Nobody is there to try them.
+        () => Step::Wait,
+    }
 }
 
 fn slow<'a>(reached: impl Iterator<Item = (&'a NodeId, &'a Target)>) -> String {
@@ -68,7 +73,7 @@ fn wave(targets: &BTreeMap<NodeId, Target>, reached: &BTreeSet<NodeId>) -> BTree
     if reached.is_empty() {
         return live.into_iter().take(1).collect();
     }
-    if reached.len() < tenth {
+    if reached.len() < tenth && !live.is_empty() {
         return live.into_iter().take(tenth.saturating_sub(reached.len())).collect();
     }
     // A whole site, unless one has them all already.
@@ -115,6 +120,18 @@ mod tests {
             now += 10;
         }
         assert_eq!(waves, [1, 3, 6, 30]);
+    }
+
+    #[test]
+    fn silent_servers_neither_end_a_roll_out_nor_hold_it_up() {
+        let mut all = targets(1, 30);
+        all.values_mut().for_each(|target| target.is_live = false);
+        assert_eq!(next(&all, &BTreeSet::new(), 0, 100), Step::Wait, "nobody is there to try the settings");
+        let first = NodeId { site: 1, server: 1 };
+        all.insert(first, Target { is_live: true, has_new: true, trouble: None });
+        let Step::Advance(rest) = next(&all, &BTreeSet::from([first]), 0, 100) else { panic!("29 are left") };
+        assert_eq!(rest.len(), 29);
+        assert_eq!(next(&BTreeMap::new(), &BTreeSet::new(), 0, 100), Step::Done);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub type Slices = BTreeMap<IpAddr, RelaySlices>;
 pub struct SliceMember {
     /// It reports, and is not drained: it may get slices.
     pub can_take: bool,
+    /// It is drained: it gives its slices back as they become empty.
+    pub is_drained: bool,
     /// The addresses that it shares.
     pub relay_addresses: BTreeSet<IpAddr>,
     /// The configuration under which it made its last report; `None` when it has made none.
@@ -73,7 +75,7 @@ pub fn plan(
     for address in members.values().flat_map(|member| &member.relay_addresses) {
         next.entry(*address).or_insert_with(unused);
     }
-    believe_claims(&mut next, members);
+    believe_claims(&mut next, members, next_epoch);
     // Somebody may hold, under a configuration that this store has lost, what looks free here.
     let all_heard = members.values().all(|member| {
         member.reported.is_some_and(|epoch| epoch.generation >= next_epoch.generation)
@@ -84,6 +86,13 @@ pub fn plan(
             take_back(slice, (*address, *index), members, now_unix_s);
             if slice.state == SliceState::Quarantine && slice.until_unix_s <= now_unix_s && all_heard {
                 slice.state = SliceState::Free;
+            }
+        }
+    }
+    for (node, _) in members.iter().filter(|(_, member)| member.is_drained) {
+        for slice in next.values_mut().flat_map(BTreeMap::values_mut) {
+            if slice.owner == Some(*node) && slice.state == SliceState::Owned {
+                slice.state = SliceState::Draining;
             }
         }
     }
@@ -125,17 +134,22 @@ pub fn unused() -> RelaySlices {
     (SLICE_MIN..=SLICE_MAX).map(|index| (index, SliceLease::default())).collect()
 }
 
-/// A claim of a newer lease than is known here shows that the store is an older copy of itself.
-fn believe_claims(slices: &mut Slices, members: &BTreeMap<NodeId, SliceMember>) {
+/// A claim of a newer lease than is known here shows that the store is an older copy of itself. What the claimant says
+/// of the slice under what it has now is not enough to take it back: the next configuration gives it once more.
+fn believe_claims(slices: &mut Slices, members: &BTreeMap<NodeId, SliceMember>, next_epoch: Epoch) {
     for (node, member) in members {
         for ((address, index), lease) in &member.claims {
-            let slice = slices.get_mut(address).and_then(|table| table.get_mut(index));
-            if let Some(slice) = slice.filter(|slice| *lease > slice.lease) {
+            let Some(slice) = slices.get_mut(address).and_then(|table| table.get_mut(index)) else {
+                continue;
+            };
+            // One that was taken back here while the claimant was being given it again.
+            let is_nobodys = slice.owner.is_none() && *lease == slice.lease;
+            if *lease > slice.lease || (is_nobodys && *lease != 0) {
                 *slice = SliceLease {
                     state: SliceState::Owned,
                     owner: Some(*node),
                     lease: *lease,
-                    granted: member.reported.unwrap_or_default(),
+                    granted: next_epoch,
                     until_unix_s: 0,
                 };
             }
@@ -191,6 +205,12 @@ fn follow_demand(
     } else {
         0
     };
+    let own = table.values_mut().find(|slice| owned == 0 && slice.owner == Some(node));
+    if let Some(slice) = own {
+        // Drained no longer. What it reported while it was says nothing about what it is given now.
+        (slice.state, slice.granted) = (SliceState::Owned, next_epoch);
+        return;
+    }
     let free = table.values_mut().filter(|slice| slice.state == SliceState::Free);
     for slice in free.take(wanted) {
         *slice = SliceLease {

@@ -230,12 +230,15 @@ fn movable(
     let is_settled = |planned: &PlannedRow| {
         planned.moved_unix_s == 0 || now.abs_diff(planned.moved_unix_s) >= limits.hold_s
     };
-    let flows = |index: usize| -> u64 {
-        let row = u32::try_from(index).unwrap_or(u32::MAX);
-        servers.values().map(|server| u64::from(server.row_flows.get(&row).copied().unwrap_or(0))).sum()
-    };
-    let settled = table.rows.iter().enumerate().filter(|(_, planned)| is_settled(planned));
-    let mut rows: Vec<(u64, usize)> = settled.map(|(index, _)| (flows(index), index)).collect();
+    let mut flows = vec![0_u64; table.rows.len()];
+    for (row, count) in servers.values().flat_map(|server| &server.row_flows) {
+        if let Some(sum) = flows.get_mut(*row as usize) {
+            *sum = sum.saturating_add(u64::from(*count));
+        }
+    }
+    let rows = table.rows.iter().zip(flows).enumerate();
+    let settled = rows.filter(|(_, (planned, _))| is_settled(planned));
+    let mut rows: Vec<(u64, usize)> = settled.map(|(index, (_, flows))| (flows, index)).collect();
     rows.sort_unstable();
     rows.into_iter().map(|(_, index)| index).collect()
 }

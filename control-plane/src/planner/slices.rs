@@ -98,6 +98,7 @@ fn member(state: &State, node: NodeId, record: &NodeRecord, can_take: bool) -> S
     });
     SliceMember {
         can_take,
+        is_drained: record.draining,
         relay_addresses: record.relay_addresses.iter().filter_map(|address| address.parse().ok()).collect(),
         reported: tables::epoch(report.and_then(|report| report.epoch)),
         claims: claims.collect(),

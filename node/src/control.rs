@@ -245,6 +245,7 @@ impl Control {
     fn publish(&self, credentials: Arc<Credentials>) {
         let configuration = &self.standing.configuration;
         let epoch = configuration.epoch.unwrap_or_default();
+        tracing::debug!(generation = epoch.generation, counter = epoch.counter, "epoch in force");
         self.published.in_force.send_replace(InForce { epoch, credentials });
         self.health.set_draining(configuration.draining);
     }

@@ -36,7 +36,7 @@ fn replaced(cluster: &mut Cluster) -> Check {
     settled(&mut view, &["1.1"])?;
     let session = |cluster: &Cluster| {
         let log = cluster.nodes[0].running.as_ref().map(|running| running.log()).unwrap_or_default();
-        log.matches("session open").count()
+        log.matches("connected to the control plane").count()
     };
     let sessions = session(cluster);
     ensure(sessions == 1, || format!("{sessions} sessions before the change"))?;

@@ -50,6 +50,8 @@ fn without_everything(cluster: &mut Cluster) -> Check {
                 let mut call = Call::begin(node)
                     .map_err(|fault| format!("{} after {:?}: {fault}", node.id, since.elapsed()))?;
                 ensure(call.probe(1)?, || format!("nothing is relayed by {}", node.id))?;
+                // Kept, it would be in the way of a later client with the same port.
+                call.client.refresh(0).map_err(|fault| format!("{}: {fault}", node.id))?;
                 allocations += 1;
             }
             std::thread::sleep(Duration::from_millis(500));
@@ -138,7 +140,7 @@ fn restore(cluster: &mut Cluster) -> Check {
     node_view(&mut view, "1.2").map(|_| ())
 }
 
-/// Every epoch that a node says it applied is greater than the one before: `epoch in force generation=G counter=C`.
+/// No epoch that a node says it applied is older than the one before: `epoch in force generation=G counter=C`.
 fn epochs_rise(log: &str) -> Check {
     let number = |line: &str, name: &str| -> Option<u64> {
         let rest = line.split_once(&format!("{name}="))?.1;
@@ -149,7 +151,7 @@ fn epochs_rise(log: &str) -> Check {
         .filter(|line| line.contains("epoch in force"))
         .filter_map(|line| Some((number(line, "generation")?, number(line, "counter")?)))
         .collect();
-    ensure(applied.len() > 1 && applied.windows(2).all(|pair| pair[0] < pair[1]), || {
+    ensure(applied.len() > 1 && applied.windows(2).all(|pair| pair[0] <= pair[1]), || {
         format!("epochs {applied:?}")
     })
 }

@@ -22,7 +22,15 @@ pub struct Trunkline {
 impl Trunkline {
     /// Starts `trunkline up` with `arguments` and waits until it serves.
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Result<Self, String> {
-        let data = ScratchDirectory::new()?;
+        Self::start_on(namespace, ScratchDirectory::new()?, arguments)
+    }
+
+    /// The same on a data directory that holds something already.
+    pub fn start_on(
+        namespace: &Namespace,
+        data: ScratchDirectory,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let mut command = namespace.command(binary()?);
         command.arg("up").arg("--data-dir").arg(data.path()).args(arguments);
         Self::serve("trunkline up", command, data, READY_TIMEOUT)

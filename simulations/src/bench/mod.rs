@@ -17,5 +17,6 @@ pub mod rate;
 pub mod report;
 pub mod results;
 pub mod server;
+pub mod streams;
 pub mod suite;
 pub mod traffic;

@@ -11,6 +11,7 @@ use trunkline_simulations::bench::forwarder;
 use trunkline_simulations::bench::rate::Timing;
 use trunkline_simulations::bench::report::{self, Provenance};
 use trunkline_simulations::bench::server::Programs;
+use trunkline_simulations::bench::streams;
 use trunkline_simulations::bench::suite::{self, Outcome, Plan, Selection};
 use trunkline_simulations::netns::require_root;
 
@@ -25,6 +26,18 @@ struct Cli {
 enum Benchmark {
     /// Trunkline, coturn and a bare UDP forwarder side by side.
     Turn(Box<TurnOptions>),
+    /// One control-plane replica over etcd, and very many servers' streams to it.
+    Streams {
+        /// Sites of the fleet.
+        #[arg(long, default_value_t = 250)]
+        sites: u16,
+        /// Servers of each.
+        #[arg(long, default_value_t = 8)]
+        servers: u16,
+        /// How often one server's weight is changed.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
     /// The bare UDP forwarder by itself; `turn` starts it where it is needed.
     Forward {
         /// Where clients send to.
@@ -79,6 +92,7 @@ struct TurnOptions {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Benchmark::Turn(options) => turn(&options),
+        Benchmark::Streams { sites, servers, rounds } => streams(streams::Plan { sites, servers, rounds }),
         Benchmark::Forward { address, relay_address } => Ok(forwarder::run(address, relay_address)?),
     }
 }
@@ -107,6 +121,36 @@ fn turn(options: &TurnOptions) -> anyhow::Result<()> {
         report::plot(&results, &directory.join("turn.svg"))?;
         report::replace_between_markers(&directory.join("README.md"), &table)?;
     }
+    Ok(())
+}
+
+fn streams(plan: streams::Plan) -> anyhow::Result<()> {
+    require_root().map_err(anyhow::Error::msg)?;
+    let outcome = streams::run(plan)?;
+    println!(
+        "{} streams: every server had its first configuration after {:.1?}",
+        outcome.nodes, outcome.joined
+    );
+    println!("| change | last server after | slowest epoch | epochs | most bytes | median bytes |");
+    println!("|---:|---:|---:|---:|---:|---:|");
+    for (number, change) in outcome.changes.iter().enumerate() {
+        println!(
+            "| {} | {:.0} ms | {:.0} ms | {} | {} | {} |",
+            number + 1,
+            change.last.as_secs_f64() * 1e3,
+            change.slowest_epoch.as_secs_f64() * 1e3,
+            change.epochs,
+            change.most_bytes,
+            change.median_bytes,
+        );
+    }
+    let mib = |kib: u64| kib / 1_024;
+    println!(
+        "replica: {} MiB without servers, {} MiB with all of them, {} MiB at most",
+        mib(outcome.empty_kib),
+        mib(outcome.resident_kib),
+        mib(outcome.peak_kib)
+    );
     Ok(())
 }
 

@@ -1,18 +1,23 @@
 //! `trunkline up`: the same control plane in one process, driven over its Unix socket.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use trunkline_simulations::cluster::{Ctl, wait_until};
 use trunkline_simulations::netns::{Namespace, Veth};
-use trunkline_simulations::server::Trunkline;
+use trunkline_simulations::server::{ScratchDirectory, Trunkline};
+use trunkline_simulations::turn_client::TurnClient;
 
 use crate::Named;
 use crate::fleet::{Check, ensure};
-use crate::joining::text;
+use crate::joining::{named, text};
 
-pub const TRIALS: &[Named] = &[("trunkline_up_is_driven_over_its_socket_and_its_http_api_alike", alone)];
+pub const TRIALS: &[Named] = &[
+    ("trunkline_up_is_driven_over_its_socket_and_its_http_api_alike", alone),
+    ("a_data_directory_of_version_0_1_0_keeps_its_keys", older),
+];
 
 fn alone() -> Check {
     let space = Arc::new(Namespace::new("alone").map_err(|error| error.to_string())?);
@@ -43,6 +48,47 @@ fn alone() -> Check {
     ctl.json(&["table", "show", "1"])?;
     ctl.json(&["slices"])?;
     Ok(())
+}
+
+/// The fixture was written by version 0.1.0: a key of the quickstart and one that was made over the HTTP API.
+fn older() -> Check {
+    let space = Arc::new(Namespace::new("older").map_err(|error| error.to_string())?);
+    let other = Namespace::new("beside").map_err(|error| error.to_string())?;
+    Veth::connect(&space, "10.81.0.1/24", &other, "10.81.0.2/24").map_err(|error| error.to_string())?;
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/0.1.0");
+    let data = ScratchDirectory::new()?;
+    for name in ["trunkline.redb", "quickstart.json"] {
+        let from = std::path::Path::new(fixture).join(name);
+        std::fs::copy(from, data.path().join(name)).map_err(|error| error.to_string())?;
+    }
+    let database = data.path().join("trunkline.redb");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&database, mode).map_err(|error| error.to_string())?;
+    let before = std::fs::read_to_string(data.path().join("quickstart.json"));
+    let before: Value = serde_json::from_str(&before.map_err(|error| error.to_string())?)
+        .map_err(|error| error.to_string())?;
+
+    let server = Trunkline::start_on(&space, data, &["--address", "10.81.0.1", "--http", "127.0.0.1:8080"])?;
+    for pointer in ["/turnKey/id", "/turnKey/secret", "/adminToken"] {
+        let (now, then) = (server.quickstart_text(pointer)?, text(&before, pointer)?);
+        ensure(now == then, || format!("{pointer} has changed"))?;
+    }
+    let ctl = Ctl::local(Arc::clone(&space), &server.data_directory().join("operator.sock"));
+    let listed = ctl.json(&["keys", "list"])?.to_string();
+    for kept in [&text(&before, "/turnKey/id")?, "45fba493ba4f4cfa7bdd3c9a22ddcb08", "kept from 0.1.0"] {
+        ensure(listed.contains(kept), || format!("{kept} is not among the keys: {listed}"))?;
+    }
+    let admin = text(&before, "/adminToken")?;
+    let listed = http(&space, &admin, "GET", "/v1/turn/keys", "")?.to_string();
+    ensure(listed.contains("kept from 0.1.0"), || format!("the HTTP API lists {listed}"))?;
+    let credentials = named(&text(&before, "/turnKey/id")?, &text(&before, "/turnKey/secret")?, "ann");
+    let allocated = other.enter(|| -> Result<(), String> {
+        let (from, to) =
+            ((Ipv4Addr::new(10, 81, 0, 2), 0).into(), (Ipv4Addr::new(10, 81, 0, 1), 3478).into());
+        let mut client = TurnClient::udp(from, to, credentials).map_err(|error| error.to_string())?;
+        client.allocate().map(|_| ()).map_err(|error| format!("Allocate: {error}"))
+    });
+    allocated.map_err(|error| error.to_string())?
 }
 
 fn ready_status(space: &Namespace) -> Result<u16, String> {

@@ -128,7 +128,7 @@ fn walks(rules: Rules, count: u64) -> Result<usize, Vec<Event>> {
         while trace.len() < STEPS {
             let mut events = world.events();
             // Rare, or most walks would be over before anything has been leased.
-            events.retain(|event| !is_rare(*event) || draw(&mut random) % 12 == 0);
+            events.retain(|event| !is_rare(*event) || draw(&mut random).is_multiple_of(12));
             let event = events[usize::try_from(draw(&mut random)).unwrap() % events.len()];
             let Some(next) = world.after(event, rules) else { continue };
             world = next;
@@ -184,6 +184,6 @@ fn hurries_after_a_restore(slices: &Slices, members: &Members, now: u64, next: E
 }
 
 /// Of every order of events.
-const DEPTH: usize = 5;
+const DEPTH: usize = 6;
 const WALKS: u64 = 400;
 const STEPS: usize = 300;

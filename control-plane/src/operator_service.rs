@@ -12,7 +12,7 @@ mod nodes;
 mod peers;
 mod rollout;
 mod sightings;
-mod slices;
+pub(crate) mod slices;
 mod status;
 mod streams;
 mod table;

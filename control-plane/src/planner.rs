@@ -18,6 +18,7 @@ use crate::operator_service::Sightings;
 use crate::sealing::Sealing;
 use crate::state::State;
 use crate::store::{Change, Store, StoreError};
+use restore::Restore;
 
 mod bootstrap;
 mod conditions;
@@ -102,14 +103,16 @@ async fn step(core: &Core, term: Term, state: &State, seen: &Sightings) -> Resul
 /// What is to be done now, in the order of its urgency; `None` when everything is as it should be.
 fn plan(state: &State, seen: &Sightings, sealing: &Sealing, now_unix_s: u64) -> Option<Draft> {
     // Nothing else is planned from a state that servers are ahead of.
-    if let Some(draft) = restore::plan(state, now_unix_s) {
-        return Some(draft);
+    match restore::plan(state, seen, now_unix_s) {
+        Restore::Takes(draft) => return Some(*draft),
+        Restore::Hears => return None,
+        Restore::None => {}
     }
     let mut draft = Draft::new(state);
     bootstrap::plan(state, sealing, now_unix_s, &mut draft);
     let conditions = conditions::of_all(state, seen);
     keys::plan(state, now_unix_s, &mut draft);
-    slices::plan(state, &conditions, now_unix_s, &mut draft);
+    slices::plan(state, &conditions, seen, now_unix_s, &mut draft);
     tables::plan(state, &conditions, sealing, now_unix_s, &mut draft);
     rollout::plan(state, &conditions, now_unix_s, &mut draft);
     draft.is_worth_writing().then_some(draft)

@@ -36,6 +36,8 @@ pub enum Condition {
     Live,
     /// Reports, and is to get nothing new.
     Draining,
-    /// Does not report.
+    /// Does not report. It may serve all the same, cut off from the control plane.
     Dead,
+    /// Does not report, like most of its site: the cause is likely shared. It keeps what it has and gets nothing.
+    Silent,
 }

@@ -1,6 +1,7 @@
 //! What holds for every steering table: how few rows move, who is found, and that forwarding ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use trunkline_fleet::table::{Limits, PlannedRow, Server, SiteTable, plan, quotas, weight_micro};
@@ -233,8 +234,9 @@ fn most_of_a_site_is_never_dead_at_once() {
     for count in 2_u16..40 {
         let joined: BTreeSet<u16> = (1..=count).collect();
         for silent in 1..=count {
-            let dead = liveness::dead(&joined, &(1..=silent).collect());
-            assert_eq!(dead.is_empty(), silent > 1 && silent * 2 > count, "{silent} of {count}");
+            let silence = |number| Duration::from_secs(if number <= silent { 12 } else { 1 });
+            let verdict = liveness::judge(&joined.iter().map(|number| (*number, silence(*number))).collect());
+            assert_eq!(verdict.dead.is_empty(), silent > 1 && silent * 2 > count, "{silent} of {count}");
         }
     }
 }

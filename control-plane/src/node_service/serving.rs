@@ -18,6 +18,7 @@ use super::{hello, reporting};
 use crate::configuration::{self, Personal};
 use crate::configurations::Configurations;
 use crate::core::Core;
+use crate::operator_service::slices;
 use crate::records::node_id;
 use crate::session::Registered;
 use crate::state::State;
@@ -226,7 +227,13 @@ struct Told {
 impl Told {
     /// After the store was put back to an older state it may not know what the server holds. The planner believes the
     /// claims; until it has, the server must not be told that it has nothing.
+    ///
+    /// One that comes without any configuration is told none as long as the store gives it slices: it has lost them with
+    /// its disk, and in what a restored store does not know others may have got them. The planner takes them back.
     fn waits_for_claims(&self, state: &State, node: NodeId) -> bool {
+        if matches!(self.hello, Some((None, _))) {
+            return slices::held(state, node) != 0;
+        }
         let generation = self.hello.as_ref().and_then(|(epoch, _)| *epoch).map(|epoch| epoch.generation);
         let is_behind = generation.is_some_and(|known| known < state.epoch().generation);
         is_behind

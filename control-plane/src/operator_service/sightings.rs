@@ -19,6 +19,8 @@ pub struct Sightings(Arc<Mutex<BTreeMap<NodeId, Sighting>>>);
 struct Sighting {
     revision: Revision,
     at: Instant,
+    /// It changed while watch was kept.
+    is_news: bool,
 }
 
 impl Sightings {
@@ -47,10 +49,11 @@ impl Sightings {
         let mut seen = self.lock();
         seen.retain(|node, _| state.statuses.contains_key(node));
         for (node, status) in &state.statuses {
-            let fresh = || Sighting { revision: status.revision, at: now };
-            let sighting = seen.entry(*node).or_insert_with(fresh);
+            let fresh = |is_news| Sighting { revision: status.revision, at: now, is_news };
+            let sighting = seen.entry(*node).or_insert_with(|| fresh(false));
             if sighting.revision != status.revision {
-                *sighting = fresh();
+                // A store that was put back to an older state has lower revisions.
+                *sighting = fresh(status.revision > sighting.revision);
             }
         }
     }
@@ -63,6 +66,14 @@ impl Sightings {
         let seen = self.lock();
         let sighting = seen.get(&node).filter(|sighting| sighting.revision == status.revision);
         Some(sighting.map_or(Duration::ZERO, |sighting| sighting.at.elapsed()))
+    }
+
+    /// Whether the status that a state has was written while watch was kept. Another may have come with a store that was
+    /// put back to an older state.
+    #[must_use]
+    pub fn is_heard(&self, state: &State, node: NodeId) -> bool {
+        let revision = state.statuses.get(&node).map(|status| status.revision);
+        self.lock().get(&node).is_some_and(|sighting| sighting.is_news && Some(sighting.revision) == revision)
     }
 
     /// Whether a server reported lately.

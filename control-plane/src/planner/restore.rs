@@ -1,48 +1,74 @@
 //! A store that was restored from an older state: servers report epochs that it does not know.
 //!
-//! Their slices may be under leases that it does not know either. So what it takes for free rests in quarantine first,
-//! and then the generation rises above everything that was ever handed out.
+//! Their slices may be under leases that it does not know either. So what it takes for free rests in quarantine, what
+//! its owner does not claim drains, and with that the generation rises above everything that was ever handed out.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
-use trunkline_fleet::slices::{RelaySlices, SliceState, after_restore};
+use trunkline_fleet::slices::{Slices, after_restore};
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::store::v1::EpochRecord;
 
-use super::{Draft, slices};
+use super::{Draft, conditions, slices, tables};
 use crate::configuration::{is_newer, text};
 use crate::event::Happening;
+use crate::operator_service::Sightings;
 use crate::records;
 use crate::state::State;
 use crate::store::{Change, Transaction};
 
-/// The next step after a restore; `None` where no server is ahead of the store.
-pub(super) fn plan(state: &State, now_unix_s: u64) -> Option<Draft> {
+/// What a restore asks for.
+pub(super) enum Restore {
+    /// No server is ahead of the store.
+    None,
+    /// Servers that are connected say first what they use: that stays theirs.
+    Hears,
+    /// To be written before anything else.
+    Takes(Box<Draft>),
+}
+
+/// The next step after a restore.
+pub(super) fn plan(state: &State, seen: &Sightings, now_unix_s: u64) -> Restore {
     let known = state.epoch();
-    let highest = reported(state).filter(|epoch| is_newer(*epoch, known))?;
-    let mut draft = Draft::new(state);
-    let known_slices = slices::read(state);
-    let resting = after_restore(&known_slices, now_unix_s);
-    let put = |address: &IpAddr, table: &RelaySlices| records::put(address, &slices::write(*address, table));
-    if !resting.iter().all(|(address, table)| draft.add(put(address, table))) {
-        // Too many for one transaction: what looks free rests first, some addresses at a time.
-        let looks_free = |address: &IpAddr| {
-            let slices = known_slices.get(address).into_iter().flat_map(RelaySlices::values);
-            slices.into_iter().any(|slice| slice.state == SliceState::Free)
-        };
-        let waiting: Vec<_> = resting.iter().filter(|(address, _)| looks_free(address)).collect();
-        draft = Draft::new(state);
-        if !waiting.is_empty() {
-            let _fits = waiting.iter().all(|(address, table)| draft.add(put(address, table)));
-            return Some(draft);
-        }
+    let Some(highest) = reported(state).filter(|epoch| is_newer(*epoch, known)) else { return Restore::None };
+    if !all_heard(state, seen) {
+        return Restore::Hears;
     }
     let generation = highest.generation.saturating_add(1);
-    draft.epoch = Epoch { generation, counter: known.counter.saturating_add(1) };
+    let raised = Epoch { generation, counter: known.counter.saturating_add(1) };
+    let doubted = doubted(state, seen, now_unix_s, raised);
+    let mut draft = Draft::new(state);
+    if !doubted
+        .iter()
+        .all(|(address, table)| draft.add(records::put(address, &slices::write(*address, table))))
+    {
+        // Too many for one transaction: some addresses at a time, and the generation last.
+        return Restore::Takes(Box::new(draft));
+    }
+    draft.epoch = raised;
     let happening = Happening::new("epoch", text(known), text(draft.epoch));
     let reason = format!("a server reported {}: the store was restored from an older state", text(highest));
     draft.tell("RaiseGeneration", happening, reason);
-    Some(draft)
+    Restore::Takes(Box::new(draft))
+}
+
+/// Relay addresses of which the store's word is not yet doubted.
+fn doubted(state: &State, seen: &Sightings, now_unix_s: u64, raised: Epoch) -> Slices {
+    let known = slices::read(state);
+    let members = slices::members(state, &conditions::of_all(state, seen), seen);
+    let mut doubted =
+        after_restore(&known, &members, now_unix_s, tables::epoch(Some(raised)).unwrap_or_default());
+    doubted.retain(|address, table| known.get(address) != Some(table));
+    doubted
+}
+
+/// Every server that reports has done so under this leader: what a status of the restored store says is long past.
+fn all_heard(state: &State, seen: &Sightings) -> bool {
+    let mut nodes = state.statuses.keys();
+    nodes.all(|node| {
+        seen.is_heard(state, *node)
+            || seen.silent_for(state, *node).is_some_and(|silence| silence >= HEARD_WITHIN)
+    })
 }
 
 /// The highest epoch that any server ever said it has.
@@ -63,3 +89,6 @@ pub(super) fn set_epoch(transaction: &mut Transaction, epoch: Epoch) {
         }
     }
 }
+
+/// Two reports.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);

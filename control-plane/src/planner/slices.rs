@@ -12,23 +12,21 @@ use trunkline_wire::NodeId;
 
 use super::{Draft, tables};
 use crate::event::Happening;
-use crate::records::{self, node_id, node_message};
+use crate::operator_service::Sightings;
+use crate::records::{self, Kept, node_id, node_message};
 use crate::state::State;
 
 pub(super) fn plan(
     state: &State,
     conditions: &BTreeMap<NodeId, Condition>,
+    seen: &Sightings,
     now_unix_s: u64,
     draft: &mut Draft,
 ) {
     let known = read(state);
-    let joined = state.nodes.iter().filter(|(_, kept)| kept.record.joined);
-    let members = joined.map(|(node, kept)| {
-        let can_take = conditions.get(node) == Some(&Condition::Live);
-        (*node, member(state, *node, &kept.record, can_take))
-    });
+    let members = members(state, conditions, seen);
     let next_epoch = tables::epoch(Some(draft.epoch)).unwrap_or_default();
-    for (address, next) in slices::plan(&known, &members.collect(), now_unix_s, next_epoch) {
+    for (address, next) in slices::plan(&known, &members, now_unix_s, next_epoch) {
         if !draft.add(records::put(address, &write(address, &next))) {
             return;
         }
@@ -60,7 +58,7 @@ fn lease(slice: &Slice, kept: &SliceRecord) -> SliceLease {
         state,
         owner: slice.owner.as_ref().and_then(node_id),
         lease: slice.lease,
-        granted: tables::epoch(kept.granted).unwrap_or_default(),
+        since: tables::epoch(kept.granted).unwrap_or_default(),
         until_unix_s: kept.until_unix_s,
     }
 }
@@ -73,7 +71,7 @@ pub(super) fn write(address: IpAddr, table: &RelaySlices) -> SlicesRecord {
             SliceState::Draining => Stored::Draining,
             SliceState::Quarantine => Stored::Quarantine,
         };
-        let Epoch { generation, counter } = lease.granted;
+        let Epoch { generation, counter } = lease.since;
         SliceRecord {
             slice: Some(Slice {
                 address: address.to_string(),
@@ -90,19 +88,36 @@ pub(super) fn write(address: IpAddr, table: &RelaySlices) -> SlicesRecord {
     SlicesRecord { address: address.to_string(), slices: table.iter().map(slice).collect() }
 }
 
-fn member(state: &State, node: NodeId, record: &NodeRecord, can_take: bool) -> SliceMember {
+/// Every server that was added: one that has not joined in this store may have joined in what it has forgotten.
+pub(super) fn members(
+    state: &State,
+    conditions: &BTreeMap<NodeId, Condition>,
+    seen: &Sightings,
+) -> BTreeMap<NodeId, SliceMember> {
+    let member = |(node, kept): (&NodeId, &Kept<NodeRecord>)| {
+        let standing = SliceMember {
+            can_take: conditions.get(node) == Some(&Condition::Live),
+            is_drained: kept.record.draining,
+            is_heard: seen.is_heard(state, *node),
+            ..SliceMember::default()
+        };
+        (*node, reported(state, *node, &kept.record, standing))
+    };
+    state.nodes.iter().map(member).collect()
+}
+
+fn reported(state: &State, node: NodeId, record: &NodeRecord, standing: SliceMember) -> SliceMember {
     let status = state.statuses.get(&node).map(|kept| &kept.record);
     let report = status.and_then(|status| status.report.as_ref());
     let claims = report.into_iter().flat_map(|report| &report.claims).filter_map(|claim| {
         Some(((claim.address.parse().ok()?, u8::try_from(claim.index).ok()?), claim.lease))
     });
     SliceMember {
-        can_take,
-        is_drained: record.draining,
         relay_addresses: record.relay_addresses.iter().filter_map(|address| address.parse().ok()).collect(),
         reported: tables::epoch(report.and_then(|report| report.epoch)),
         claims: claims.collect(),
         ports_in_use_permille: report.map_or(0, |report| report.ports_in_use_permille),
+        ..standing
     }
 }
 

@@ -177,7 +177,7 @@ fn hurries_after_a_restore(slices: &Slices, members: &Members, now: u64, next: E
     let mut members = members.clone();
     for member in members.values_mut() {
         if next.generation > 1 && member.reported.is_none_or(|epoch| epoch.generation < next.generation) {
-            member.relay_addresses.clear();
+            member.reported = Some(Epoch { generation: next.generation, counter: 0 });
         }
     }
     slices::plan(slices, &members, now, next)

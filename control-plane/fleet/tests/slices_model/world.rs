@@ -59,10 +59,12 @@ struct Member {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Store {
     epoch: Epoch,
-    /// State, owner, lease, granted, whether it still rests.
+    /// State, owner, lease, since, whether it still rests.
     slices: BTreeMap<u8, Kept>,
     members: BTreeMap<u16, Member>,
     was_restored: bool,
+    /// Members that reported since the store is what it is.
+    heard: BTreeSet<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +72,7 @@ struct Kept {
     state: u8,
     owner: u16,
     lease: u64,
-    granted: Epoch,
+    since: Epoch,
     rests: bool,
 }
 
@@ -110,12 +112,13 @@ impl World {
     pub fn new(servers: u16, slices: u8) -> Self {
         let server = Server { is_up: true, ..Server::default() };
         let joined = Member { report: Some(Report::default()), ..Member::default() };
-        let free = Kept { state: 0, owner: 0, lease: 0, granted: Epoch::default(), rests: false };
+        let free = Kept { state: 0, owner: 0, lease: 0, since: Epoch::default(), rests: false };
         let store = Store {
             epoch: Epoch { generation: 1, counter: 0 },
             slices: (slices::SLICE_MIN..slices::SLICE_MIN + slices).map(|index| (index, free)).collect(),
             members: (1..=servers).map(|number| (number, joined.clone())).collect(),
             was_restored: false,
+            heard: BTreeSet::new(),
         };
         let servers = (1..=servers).map(|number| (number, server.clone())).collect();
         Self { servers, store, snapshot: None }
@@ -156,6 +159,7 @@ impl World {
             Event::Restore => {
                 next.store = self.snapshot.clone()?;
                 next.store.was_restored = true;
+                next.store.heard.clear();
             }
             Event::SendConfig(number) => next.send_config(number)?,
             Event::TakeReport(number) => next.take_report(number)?,
@@ -195,7 +199,7 @@ impl World {
         store.members.get(&number)?;
         let applied = server.config.as_ref().map(|config| config.epoch);
         let is_behind = applied.is_some_and(|epoch| epoch.generation < store.epoch.generation);
-        if is_behind && !store.agrees_with(number, applied?, &server.uses().collect()) {
+        if is_behind && !store.knows(number, &server.uses().collect()) {
             return None;
         }
         let ours = store.slices.iter().filter(|(_, kept)| kept.owner == number);
@@ -208,6 +212,7 @@ impl World {
         let server = self.servers.get_mut(&number).filter(|server| !server.is_cut_off)?;
         let report = server.report_sent.take()?;
         self.store.members.get_mut(&number)?.report = Some(report);
+        self.store.heard.insert(number);
         Some(())
     }
 }
@@ -268,17 +273,18 @@ impl Store {
         let reported = self.members.values().filter_map(|member| member.report.as_ref()?.epoch).max();
         let is_older = reported.is_some_and(|epoch| epoch > self.epoch);
         if is_older || (self.was_restored && rules.notices_restores) {
-            let rests = slices::after_restore(&self.slices(), NOW);
-            self.put(&rests);
             let generation = reported.map_or(0, |epoch| epoch.generation).max(self.epoch.generation) + 1;
             self.epoch = Epoch { generation, counter: self.epoch.counter + 1 };
+            let doubted = slices::after_restore(&self.slices(), &self.plan_members(), NOW, self.epoch);
+            self.put(&doubted);
             self.was_restored = false;
             return;
         }
         let next_epoch = Epoch { counter: self.epoch.counter + 1, ..self.epoch };
         let changed = (rules.planner)(&self.slices(), &self.plan_members(), NOW, next_epoch);
-        if !changed.is_empty() {
-            self.put(&changed);
+        let before = self.slices.clone();
+        self.put(&changed);
+        if self.slices != before {
             self.epoch = next_epoch;
         }
     }
@@ -289,6 +295,7 @@ impl Store {
             let planned = SliceMember {
                 can_take: !member.is_drained,
                 is_drained: member.is_drained,
+                is_heard: self.heard.contains(number),
                 relay_addresses: BTreeSet::from([ADDRESS]),
                 reported: report.epoch.or(Some(Epoch::default())),
                 claims: report.claims.iter().map(|(index, lease)| ((ADDRESS, *index), *lease)).collect(),
@@ -299,15 +306,12 @@ impl Store {
         self.members.iter().map(member).collect()
     }
 
-    /// The rule of a replica for a server that knows an older generation: what it uses is known here, and it gets back
-    /// nothing that it did not use under a configuration which gave it.
-    fn agrees_with(&self, number: u16, applied: Epoch, claims: &BTreeMap<u8, u64>) -> bool {
-        let is_known = claims.iter().all(|(index, lease)| {
+    /// The rule of a replica for a server that knows an older generation: what it uses is known here.
+    fn knows(&self, number: u16, claims: &BTreeMap<u8, u64>) -> bool {
+        claims.iter().all(|(index, lease)| {
             let kept = self.slices.get(index);
             kept.is_some_and(|kept| kept.lease > *lease || (kept.lease == *lease && kept.owner == number))
-        });
-        let mut ours = self.slices.iter().filter(|(_, kept)| kept.owner == number);
-        is_known && ours.all(|(index, kept)| kept.granted > applied || claims.get(index) == Some(&kept.lease))
+        })
     }
 
     fn slices(&self) -> Slices {
@@ -315,7 +319,7 @@ impl Store {
             state: STATES[usize::from(kept.state)],
             owner: (kept.owner != 0).then(|| node(kept.owner)),
             lease: kept.lease,
-            granted: kept.granted,
+            since: kept.since,
             until_unix_s: if kept.rests { NOW + slices::QUARANTINE_S } else { NOW },
         };
         BTreeMap::from([(ADDRESS, self.slices.iter().map(|(index, kept)| (*index, lease(kept))).collect())])
@@ -328,10 +332,11 @@ impl Store {
                 state: u8::try_from(state).unwrap(),
                 owner: lease.owner.map_or(0, |owner| owner.server),
                 lease: lease.lease,
-                granted: lease.granted,
+                since: lease.since,
                 rests: lease.state == SliceState::Quarantine && lease.until_unix_s > NOW,
             };
-            self.slices.insert(*index, kept);
+            // The other slices of the address take no part.
+            self.slices.entry(*index).and_modify(|place| *place = kept);
         }
     }
 }

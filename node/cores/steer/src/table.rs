@@ -34,8 +34,8 @@ pub enum TableFault {
     NoOwner(usize),
 }
 
-/// The rows of a site and the key of the hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The rows of a site and the key of the hash, which is a secret: no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SteeringTable {
     rows: Vec<Row>,
     hash_key: [u8; 16],

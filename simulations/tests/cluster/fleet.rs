@@ -117,6 +117,8 @@ pub fn slices_are_disjoint(view: &mut View) -> Check {
 pub struct Call {
     pub client: TurnClient,
     pub relayed: std::net::SocketAddr,
+    /// Payload bytes that the client was told, all copies.
+    pub heard: u64,
     peer: UdpSocket,
 }
 
@@ -132,7 +134,14 @@ impl Call {
         let peer = UdpSocket::bind((PEER, 0)).map_err(|error| error.to_string())?;
         peer.set_read_timeout(Some(Duration::from_secs(1))).map_err(|error| error.to_string())?;
         client.create_permission(&[PEER]).map_err(|error| format!("CreatePermission: {error}"))?;
-        Ok(Self { client, relayed, peer })
+        Ok(Self { client, relayed, heard: 0, peer })
+    }
+
+    /// Takes the copies that still come.
+    pub fn hear_out(&mut self) {
+        while let Ok(Received::Data { data, .. }) = self.client.receive(Duration::from_millis(300)) {
+            self.heard += data.len() as u64;
+        }
     }
 
     /// Sends one numbered payload to the peer and one back: whether both arrived.
@@ -151,7 +160,11 @@ impl Call {
         let until = Instant::now() + Duration::from_secs(1);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.client.receive(left) {
+            let received = self.client.receive(left);
+            if let Ok(Received::Data { data, .. }) = &received {
+                self.heard += data.len() as u64;
+            }
+            match received {
                 Ok(Received::Data { peer, data }) if peer == at && data == payload => return Ok(true),
                 Ok(_) if !left.is_zero() => {}
                 _ => return Ok(false),

@@ -11,7 +11,7 @@ use trunkline_proto::node::v1::node_message::Message as FromNode;
 use trunkline_proto::node::v1::{
     Acknowledgement, ControlMessage, Hello, NodeMessage, Report, SliceClaim, UsageRecord,
 };
-use trunkline_proto::store::v1::NodeStatus;
+use trunkline_proto::store::v1::{NodeStatus, SliceRecord};
 use trunkline_wire::NodeId;
 
 use super::{hello, reporting};
@@ -234,12 +234,31 @@ impl Told {
         if matches!(self.hello, Some((None, _))) {
             return slices::held(state, node) != 0;
         }
-        let generation = self.hello.as_ref().and_then(|(epoch, _)| *epoch).map(|epoch| epoch.generation);
-        let is_behind = generation.is_some_and(|known| known < state.epoch().generation);
-        is_behind
+        let Some(known) = self.hello.as_ref().and_then(|(epoch, _)| *epoch) else { return false };
+        known.generation < state.epoch().generation
             && self.since.elapsed() < CLAIMS_WITHIN
-            && !self.claims.iter().all(|claim| is_believed(state, node, claim))
+            && !(self.claims.iter().all(|claim| is_believed(state, node, claim))
+                && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
     }
+}
+
+/// The slices that the store gives to a server.
+fn given(state: &State, node: NodeId) -> impl Iterator<Item = &SliceRecord> {
+    let records = state.slices.values().flat_map(|kept| &kept.record.slices);
+    records.filter(move |record| {
+        record.slice.as_ref().and_then(|slice| slice.owner.as_ref()).and_then(node_id) == Some(node)
+    })
+}
+
+/// What the server was given before its last epoch, and does not claim, it gave back after the snapshot was taken:
+/// another may have it by now.
+fn is_claimed(record: &SliceRecord, claims: &[SliceClaim], known: Epoch) -> bool {
+    let Some(slice) = &record.slice else { return true };
+    let is_newer = record.granted.is_some_and(|granted| configuration::is_newer(granted, known));
+    let is_it = |claim: &SliceClaim| {
+        (&claim.address, claim.index, claim.lease) == (&slice.address, slice.index, slice.lease)
+    };
+    is_newer || claims.iter().any(is_it)
 }
 
 fn is_believed(state: &State, node: NodeId, claim: &SliceClaim) -> bool {

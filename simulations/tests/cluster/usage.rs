@@ -43,6 +43,7 @@ fn exact(cluster: &mut Cluster) -> Check {
     cluster.nodes[0].kill();
     cluster.nodes[0].start(&machine)?;
     let expected = delivered * 4;
+    ensure(delivered == 2_400, || format!("{delivered} of 2,400 probes came through"))?;
     let mut last = (0, 0);
     let found = wait_until("the usage is complete", Duration::from_secs(20), || {
         last = counted(cluster, &id)?;

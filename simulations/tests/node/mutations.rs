@@ -33,18 +33,18 @@ fn withstand(site: &mut Site, carrier: Carrier, count: u64) -> Check {
     let began = Instant::now();
     let mut attacker = Attacker::connect(carrier)?;
     attacker.attack(count / 10)?;
-    let resident_before = site.node.resident_kib()?;
+    let memory_before = site.node.anonymous_kib()?;
     attacker.attack(count - count / 10)?;
-    let grown = site.node.resident_kib()?.saturating_sub(resident_before);
+    let grown = site.node.anonymous_kib()?.saturating_sub(memory_before);
     println!(
-        "{count} mutated messages over {carrier:?} in {:?}, {} connections, {} answers read, resident +{grown} KiB",
+        "{count} mutated messages over {carrier:?} in {:?}, {} connections, {} answers read, memory +{grown} KiB",
         began.elapsed(),
         attacker.connections,
         attacker.answers,
     );
     ensure!(site.node.running.status_now()?.is_none(), "the server ended");
     ensure!(!site.node.running.log().contains("panicked"), "a thread panicked");
-    ensure!(grown < 2_048, "resident memory grew by {grown} KiB");
+    ensure!(grown < 2_048, "memory grew by {grown} KiB");
     ensure!(
         attacker.answers > count / 100,
         "only {} answers: the messages do not reach far",

@@ -67,10 +67,21 @@ impl Node {
         self.quickstart.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"))
     }
 
-    /// Resident memory of the process in KiB.
-    pub fn resident_kib(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    /// The most of [`Node::anonymous_kib`] in 6 quiet seconds: its own housekeeping comes and goes.
+    pub fn quiet_kib(&self) -> anyhow::Result<u64> {
+        let mut most = 0;
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_millis(200));
+            most = most.max(self.anonymous_kib()?);
+        }
+        Ok(most)
+    }
+
+    /// Memory of the process in KiB that no file backs: its heap and stacks. VmRSS of `status` is off by as much as a few
+    /// hundred KiB, and grows with each page of the program that is run for the first time.
+    pub fn anonymous_kib(&self) -> anyhow::Result<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.running.pid()))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).context("no Anonymous")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 }

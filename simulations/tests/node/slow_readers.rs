@@ -56,7 +56,7 @@ fn bounded(site: &mut Site, carrier: Carrier, reader: Reader) -> Check {
     // The first burst fills what is allocated once.
     flood(&flooding, at_slow.relayed, 8_000_000)?;
     site.wait_for_metric(QUEUE_FULL, 1)?;
-    let (full_before, resident_before) = (site.metric(QUEUE_FULL)?, site.node.resident_kib()?);
+    let (full_before, memory_before) = (site.metric(QUEUE_FULL)?, site.node.anonymous_kib()?);
 
     let flooded = AtomicBool::new(false);
     let (read, exchanged) = std::thread::scope(|scope| {
@@ -76,13 +76,13 @@ fn bounded(site: &mut Site, carrier: Carrier, reader: Reader) -> Check {
     })?;
     site.wait_for_metric(QUEUE_FULL, full_before + 1)?;
     let full = site.metric(QUEUE_FULL)? - full_before;
-    let grown = site.node.resident_kib()?.saturating_sub(resident_before);
+    let grown = site.node.anonymous_kib()?.saturating_sub(memory_before);
     println!(
         "{carrier:?} flooded: {full} dropped, {read} read meanwhile, {exchanged} exchanges of others without loss, \
-         resident +{grown} KiB"
+         memory +{grown} KiB"
     );
     ensure!(exchanged >= 20, "only {exchanged} exchanges beside the flood");
-    ensure!(grown < 3_072, "resident memory grew by {grown} KiB");
+    ensure!(grown < 3_072, "memory grew by {grown} KiB");
     recovers(&mut slow, &flooding, at_slow.relayed)
 }
 

@@ -16,7 +16,7 @@ use trunkline_wire::NodeId;
 
 use super::{hello, reporting};
 use crate::configuration::{self, Personal};
-use crate::configurations::Configurations;
+use crate::configurations::{Built, Configurations};
 use crate::core::Core;
 use crate::operator_service::slices;
 use crate::records::node_id;
@@ -102,7 +102,7 @@ impl Session {
         mut told: Told,
     ) -> Result<(), Over> {
         let Self { server, incoming, ending } = self;
-        let mut states = server.core.subscribe();
+        let mut states = server.core.subscribe_to_epochs();
         states.mark_changed();
         loop {
             tokio::select! {
@@ -118,6 +118,10 @@ impl Session {
                     let state = Arc::clone(&states.borrow_and_update());
                     server.tell(&state, &mut told).await?;
                 }
+                // What it says of itself is not in the state of an epoch.
+                () = tokio::time::sleep(LOOK_AGAIN), if told.hello.is_some() => {
+                    server.tell(&server.core.state(), &mut told).await?;
+                }
                 Some(question) = registered.questions.recv() => server.send(ToNode::Question(question)).await?,
                 _ = &mut registered.replaced => return Err(Over::Told(replaced(server.node))),
                 () = ended(ending) => {
@@ -131,7 +135,8 @@ impl Session {
 impl Server {
     /// Sends the newest configuration where the server does not have it.
     async fn tell(&self, state: &State, told: &mut Told) -> Result<(), Over> {
-        if !state.nodes.contains_key(&self.node) {
+        // A member may be younger than the epoch.
+        if !state.nodes.contains_key(&self.node) && !self.core.state().nodes.contains_key(&self.node) {
             let text = format!("node {} is not a member any more: an operator removed it", self.node);
             return Err(Over::Told(Status::failed_precondition(text)));
         }
@@ -139,7 +144,7 @@ impl Server {
         if told
             .sent
             .as_ref()
-            .is_some_and(|(sent, known)| !configuration::is_newer(epoch, *sent) && *known == personal)
+            .is_some_and(|(sent, known)| !configuration::is_newer(epoch, sent.epoch()) && *known == personal)
         {
             return Ok(());
         }
@@ -149,11 +154,11 @@ impl Server {
         {
             return Ok(());
         }
-        let built = self.configurations.newest(state, self.core.sealing(), self.node.site);
+        let built = self.configurations.of(state, self.core.sealing(), self.node.site);
         let built = built.map_err(|error| Over::Told(Status::internal(error.to_string())))?;
-        let base = told.sent.as_ref().map(|(epoch, _)| *epoch);
+        let base = told.sent.as_ref().map(|(sent, _)| &**sent);
         let update = self.configurations.update(self.node.site, base, &built, personal.clone());
-        told.sent = Some((epoch, personal));
+        told.sent = Some((built, personal));
         if let Some((Some(known), digest)) = told.hello.take() {
             let is_current = known == epoch && digest == update.digest;
             // A server that is ahead of the store waits until the generation rises above it.
@@ -216,7 +221,7 @@ fn replaced(node: NodeId) -> Status {
 struct Told {
     /// As in its Hello, until the first configuration was compared with it.
     hello: Option<(Option<Epoch>, Vec<u8>)>,
-    sent: Option<(Epoch, Personal)>,
+    sent: Option<(Arc<Built>, Personal)>,
     /// It will not be better when it is sent again.
     refused: Option<Epoch>,
     /// As in its Hello.
@@ -313,6 +318,8 @@ async fn count(mut meter: Meter, mut records: mpsc::Receiver<UsageRecord>, outgo
 
 /// How long the planner may take to believe what a server claims.
 const CLAIMS_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// Until a server has its first configuration.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Usage records of one server that wait for the store.
 const RECORDS_MAX: usize = 64;

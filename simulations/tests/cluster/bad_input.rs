@@ -47,20 +47,30 @@ fn refused(cluster: &mut Cluster) -> Check {
 
 fn twice(cluster: &mut Cluster) -> Check {
     settled(&mut cluster.view()?, &["1.1"])?;
-    // A second server that takes encapsulated packets where the first does.
     let token = cluster.ctl().token("1.2")?;
-    let clash = ["--encapsulation-address", "10.80.0.11:6080"];
-    let mut second = start_clashing(cluster, &token, &clash)?;
+    let before = cluster.etcd.configuration_dump()?;
+    // A second server that takes encapsulated packets where the first does.
+    let place = ["--encapsulation-address", "10.80.0.11:6080"];
+    told(cluster, &token, &place, &["10.80.0.11:6080", "1.1"])?;
+    // One that shares an address whose relay ports are all the first one's.
+    let shared = ["--encapsulation-address", "10.80.0.12:6080", "--shared-relay-address", "10.80.0.11"];
+    told(cluster, &token, &shared, &["relay ports of 10.80.0.11", "1.1", "--shared-relay-address"])?;
+    let after = cluster.etcd.configuration_dump()?;
+    ensure(before == after, || format!("something was stored:\n{before}\n{after}"))
+}
+
+/// Starts node 1.2 with what clashes, until its log says so.
+fn told(cluster: &Cluster, token: &str, arguments: &[&str], words: &[&str]) -> Check {
+    let second = start_clashing(cluster, token, arguments)?;
     let clear = trunkline_simulations::cluster::wait_until(
         "the second server says what is wrong",
         std::time::Duration::from_secs(15),
         || {
-            let log = second.as_ref().map(|running| running.log()).unwrap_or_default();
-            Ok(log.contains("10.80.0.11:6080") && log.contains("1.1"))
+            let log = second.log();
+            Ok(words.iter().all(|word| log.contains(word)))
         },
     );
-    let log = second.take().map(|running| running.log()).unwrap_or_default();
-    clear.map(|_| ()).map_err(|fault| format!("{fault}\n{log}"))
+    clear.map(|_| ()).map_err(|fault| format!("{fault}\n{}", second.log()))
 }
 
 /// A server that need not become ready.
@@ -68,7 +78,6 @@ fn start_clashing(
     cluster: &Cluster,
     token: &str,
     arguments: &[&str],
-) -> Result<Option<trunkline_simulations::process::Running>, String> {
+) -> Result<trunkline_simulations::process::Running, String> {
     Node::launch(&cluster.machine, &cluster.path("clash"), "1.2", &cluster.endpoints(), token, arguments)
-        .map(Some)
 }

@@ -193,7 +193,7 @@ impl Serving {
         let ending = Arc::new(AtomicBool::new(false));
 
         let (reachable, listen) = (places.reachable(options), places.listen(options, &certificate)?);
-        let hello = hello(&places, prepared.encapsulation, now_unix_ms);
+        let hello = hello(options, &places, prepared.encapsulation, now_unix_ms);
         let machine = Machine {
             options: options.clone(),
             node: prepared.node,
@@ -273,18 +273,18 @@ fn publication() -> (Published, watch::Receiver<InForce>, watch::Receiver<Option
 }
 
 /// What every Hello of this process says. Addresses whose relay ports are ours are peers like any other for the rest
-/// of the fleet, so they are no host addresses.
-fn hello(places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -> Hello {
+/// of the fleet, so they are not host addresses.
+fn hello(options: &Options, places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -> Hello {
     let is_relay = |ip: &IpAddr| places.relay.contains(ip) || places.shared.contains(ip);
-    let is_others_concern = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip);
-    let is_named = |ip: &&IpAddr| is_others_concern(ip) && !is_relay(ip);
+    let is_named = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip) && !is_relay(ip);
     Hello {
         incarnation: now_unix_ms,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         encapsulation_address: encapsulation.map(|address| address.to_string()).unwrap_or_default(),
         host_addresses: places.machine.iter().filter(is_named).map(ToString::to_string).collect(),
         relay_addresses: places.shared.iter().map(ToString::to_string).collect(),
-        own_relay_addresses: places.relay.iter().filter(is_others_concern).map(ToString::to_string).collect(),
+        own_relay_addresses: places.claimed(options).iter().map(ToString::to_string).collect(),
+        nonce_lifetime_s: options.nonce_lifetime,
         ..Hello::default()
     }
 }

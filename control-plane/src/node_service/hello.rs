@@ -7,6 +7,7 @@ use trunkline_proto::node::v1::{Hello, Report};
 use trunkline_proto::store::v1::{NodeRecord, NodeStatus};
 use trunkline_wire::NodeId;
 
+use super::{bounds, overlap};
 use crate::core::{Core, Planned};
 use crate::records;
 use crate::state::State;
@@ -67,8 +68,25 @@ fn check(state: &State, node: NodeId, hello: &Hello) -> Result<NodeRecord, Unwel
         }
     }
     for (other, kept) in state.nodes.iter().filter(|(other, kept)| **other != node && kept.record.joined) {
-        if let Some(clash) = clash(hello, *other, &kept.record) {
-            return refused(format!("{clash} (node {node})"));
+        if !place.is_empty() && kept.record.encapsulation_address == *place {
+            return refused(format!(
+                "encapsulation_address: {place} is node {other}'s; give node {node} another with \
+                 --encapsulation-address, or remove node {other} if it is gone"
+            ));
+        }
+        let clash = hello.relay_addresses.iter().find(|address| kept.record.host_addresses.contains(address));
+        if let Some(address) = clash {
+            return refused(format!(
+                "relay_addresses: {address} is node {other}'s own address, whose relay ports are all its own; share \
+                 an address that no server has to itself"
+            ));
+        }
+        let clash = hello.host_addresses.iter().find(|address| kept.record.relay_addresses.contains(address));
+        if let Some(address) = clash {
+            return refused(format!("host_addresses: {address} is a relay address that node {other} shares"));
+        }
+        if let Some(text) = overlap::find(node, hello, *other, &kept.record) {
+            return refused(text);
         }
     }
     Ok(NodeRecord {
@@ -77,63 +95,19 @@ fn check(state: &State, node: NodeId, hello: &Hello) -> Result<NodeRecord, Unwel
         host_addresses: sorted(&hello.host_addresses),
         relay_addresses: sorted(&hello.relay_addresses),
         own_relay_addresses: sorted(&hello.own_relay_addresses),
+        nonce_lifetime_s: hello.nonce_lifetime_s.min(NONCE_S_MAX),
         ..kept.record.clone()
     })
-}
-
-/// What a server cannot have because another member has it, and what to do about that.
-fn clash(hello: &Hello, other: NodeId, known: &NodeRecord) -> Option<String> {
-    let place = &hello.encapsulation_address;
-    if !place.is_empty() && known.encapsulation_address == *place {
-        return Some(format!(
-            "encapsulation_address: {place} is node {other}'s; give another with --encapsulation-address, or remove \
-             node {other} if it is gone"
-        ));
-    }
-    let common = |ours: &[String], theirs: &[String]| ours.iter().find(|ip| theirs.contains(ip)).cloned();
-    let is_named = |ip: &String| format!("relay ports of {ip}: ");
-    let shared_by_us = common(&hello.relay_addresses, &known.host_addresses)
-        .or_else(|| common(&hello.relay_addresses, &known.own_relay_addresses));
-    if let Some(ip) = shared_by_us {
-        return Some(format!(
-            "{}they are all node {other}'s own; share with --shared-relay-address only what every server shares",
-            is_named(&ip)
-        ));
-    }
-    let shared_by_them = common(&hello.host_addresses, &known.relay_addresses)
-        .or_else(|| common(&hello.own_relay_addresses, &known.relay_addresses));
-    if let Some(ip) = shared_by_them {
-        return Some(format!(
-            "{}node {other} shares them; share them too, with --shared-relay-address {ip}",
-            is_named(&ip)
-        ));
-    }
-    // Machines behind NATs, and bridges of containers, have the same private addresses without being the same.
-    let owned = common(&hello.own_relay_addresses, &known.own_relay_addresses);
-    owned.filter(|ip| !ip.parse().is_ok_and(is_private)).map(|ip| {
-        format!(
-            "{}they are node {other}'s; name another address with --relay-address, or share this one on all \
-             servers with --shared-relay-address",
-            is_named(&ip)
-        )
-    })
-}
-
-/// Whether an address means something within one network only (RFC 1918, RFC 6598, RFC 4193).
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xC0 == 64),
-        IpAddr::V6(v6) => v6.is_unique_local(),
-    }
 }
 
 /// What is known of a server that has just said hello.
 pub fn status(state: &State, node: NodeId, hello: &Hello, replica: &str) -> NodeStatus {
     let before = state.statuses.get(&node).map(|kept| &kept.record);
     let report = Report { epoch: hello.epoch, claims: hello.claims.clone(), ..Report::default() };
+    let report = bounds::report(report);
     NodeStatus {
         incarnation: hello.incarnation,
-        version: hello.version.clone(),
+        version: bounds::text(hello.version.clone()),
         reports: before.map_or(0, |status| status.reports).saturating_add(1),
         report: Some(report),
         acknowledged: hello.epoch,
@@ -152,44 +126,5 @@ fn sorted(addresses: &[String]) -> Vec<String> {
 
 /// Addresses of one server.
 const ADDRESSES_MAX: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OTHER: NodeId = NodeId { site: 1, server: 2 };
-
-    fn names(addresses: &[&str]) -> Vec<String> {
-        addresses.iter().map(ToString::to_string).collect()
-    }
-
-    /// What a server is told that shares `shared` and owns `own` beside one that shares and owns these.
-    fn told(shared: &[&str], own: &[&str], their_shared: &[&str], their_own: &[&str]) -> Option<String> {
-        let hello =
-            Hello { relay_addresses: names(shared), own_relay_addresses: names(own), ..Hello::default() };
-        let known = NodeRecord {
-            relay_addresses: names(their_shared),
-            own_relay_addresses: names(their_own),
-            ..NodeRecord::default()
-        };
-        clash(&hello, OTHER, &known)
-    }
-
-    #[test]
-    fn relay_ports_have_one_owner_or_are_shared_by_all() {
-        let (a, b) = (&["203.0.113.1"][..], &["203.0.113.2"][..]);
-        assert_eq!(told(a, b, a, &["203.0.113.3"]), None, "both share one and own another");
-        for (clash, words) in [
-            (told(&[], a, &[], a), "--relay-address"),
-            (told(a, &[], &[], a), "all node 1.2's own"),
-            (told(&[], a, a, &[]), "--shared-relay-address 203.0.113.1"),
-            (told(&["10.0.0.1"], &[], &[], &["10.0.0.1"]), "all node 1.2's own"),
-        ] {
-            let clash = clash.unwrap();
-            assert!(clash.contains(words) && clash.contains("node 1.2"), "{clash}");
-        }
-        assert_eq!(told(&[], &["172.17.0.1"], &[], &["172.17.0.1"]), None, "a bridge of containers");
-        assert_eq!(told(&[], &["fd00::1"], &[], &["fd00::1"]), None);
-        assert!(told(&[], &["2001:db8::1"], &[], &["2001:db8::1"]).is_some());
-    }
-}
+/// Longest nonce lifetime that a server can be given, 30 days.
+const NONCE_S_MAX: u64 = 30 * 86_400;

@@ -14,7 +14,7 @@ use trunkline_proto::node::v1::{
 use trunkline_proto::store::v1::{NodeStatus, SliceRecord};
 use trunkline_wire::NodeId;
 
-use super::{hello, reporting};
+use super::{bounds, hello, reporting};
 use crate::configuration::{self, Personal};
 use crate::configurations::{Built, Configurations};
 use crate::core::Core;
@@ -71,7 +71,7 @@ impl Session {
         let registered = registered.ok_or_else(|| Over::Told(replaced(node)))?;
         tracing::info!(%node, version = hello.version, "session open");
         let statuses = watch::Sender::new(hello::status(&core.state(), node, &hello, core.name()));
-        tokio::spawn(reporting::write(core.store().clone(), node, statuses.subscribe()));
+        tokio::spawn(reporting::write(core.clone(), node, statuses.subscribe()));
         let (records, counted) = mpsc::channel(RECORDS_MAX);
         tokio::spawn(count(Meter::new(core.store().clone(), node), counted, outgoing.clone()));
         let told = Told {
@@ -285,15 +285,15 @@ fn acknowledged(status: &mut NodeStatus, said: Acknowledgement, state: &State, n
             status.settings_version = configuration::settings_version(state, node);
         }
     } else {
-        tracing::warn!(%node, refusal = said.refusal, "a server refused a configuration");
+        let refusal = bounds::text(said.refusal);
+        tracing::warn!(%node, refusal, "a server refused a configuration");
         status.refused = said.epoch;
-        status.refusal = said.refusal;
+        status.refusal = refusal;
     }
 }
 
-fn reported(status: &mut NodeStatus, mut report: Report) {
-    report.claims.truncate(CLAIMS_MAX);
-    report.faults.truncate(FAULTS_MAX);
+fn reported(status: &mut NodeStatus, report: Report) {
+    let report = bounds::report(report);
     status.reports = status.reports.saturating_add(1);
     if report.epoch.is_some() {
         status.acknowledged = report.epoch;
@@ -323,6 +323,3 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Usage records of one server that wait for the store.
 const RECORDS_MAX: usize = 64;
-/// Slices of 64 relay addresses.
-const CLAIMS_MAX: usize = 64 * 64;
-const FAULTS_MAX: usize = 64;

@@ -144,3 +144,47 @@ async fn a_stranger_is_told_what_to_do() {
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     assert!(status.message().contains("trunklinectl nodes add 1.1"), "{status}");
 }
+
+#[tokio::test]
+async fn a_late_session_leaves_nothing_behind_of_a_removed_server() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+    until(replica.core(), "it reported", |state| state.statuses.contains_key(&Server::NODE)).await;
+
+    let delete = |key: String| trunkline_control_plane::store::Change::Delete { key };
+    let (node, status) = (records::key::<NodeRecord>(Server::NODE), records::key::<NodeStatus>(Server::NODE));
+    // The second waits until the first is written and some time has passed; the session has ended by then.
+    server.report().await;
+    server.report().await;
+    fleet.put(vec![delete(node), delete(status)]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let state = replica.core().state();
+    assert!(!state.nodes.contains_key(&Server::NODE));
+    assert!(!state.statuses.contains_key(&Server::NODE), "the report of a server that is no member");
+}
+
+#[tokio::test]
+async fn a_server_that_shares_what_another_owns_alone_is_told_and_nothing_is_stored() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let owner = NodeRecord {
+        node: Some(records::node_message(OTHER)),
+        joined: true,
+        weight: 1.0,
+        own_relay_addresses: vec!["203.0.113.1".to_owned()],
+        ..NodeRecord::default()
+    };
+    fleet.put(vec![records::put(OTHER, &owner)]).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    let status = server.end().await;
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    for word in ["203.0.113.1", "node 1.1", "node 1.2", "--shared-relay-address"] {
+        assert!(status.message().contains(word), "{word}: {status}");
+    }
+    let state = replica.core().state();
+    assert!(state.nodes[&Server::NODE].record.relay_addresses.is_empty(), "nothing is stored");
+}

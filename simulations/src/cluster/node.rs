@@ -66,7 +66,9 @@ impl Node {
             arguments.extend(["--encapsulation-address".into(), format!("{ip}:6080")]);
         }
         arguments.extend(["--address".into(), ip, "--http".into(), http.to_string()]);
-        arguments.extend(["--shared-relay-address".into(), SHARED_RELAY.to_string()]);
+        if !extra.contains(&"--relay-address") {
+            arguments.extend(["--shared-relay-address".into(), SHARED_RELAY.to_string()]);
+        }
         arguments.extend(USUAL.iter().chain(extra).map(|text| (*text).to_owned()));
         Ok(Self { running: None, id: id.to_owned(), turn, http, data: data.to_owned(), arguments })
     }

@@ -30,6 +30,8 @@ pub async fn read(store: &AnyStore) -> Result<State, StoreError> {
         oldest = Some(oldest.map_or(listing.revision, |oldest| oldest.min(listing.revision)));
     }
     state.revision = oldest.unwrap_or_default();
+    // Last: where the store was put back in between, that is seen.
+    state.lineage = store.lineage().await?;
     Ok(state)
 }
 
@@ -60,6 +62,11 @@ async fn follow_once(store: &AnyStore, states: &watch::Sender<Arc<State>>) -> Re
     }
     let state = read(store).await?;
     let (known, revision) = { (fingerprint(&states.borrow()), states.borrow().revision) };
+    if state.is_put_back() {
+        tracing::warn!("the store was put back to an older state; taking over what it holds");
+        replace(states, state);
+        return Ok(());
+    }
     // What was written between the two reads is no fault of the watch: it will still come.
     if revision >= state.revision && known != fingerprint(&state) && states.borrow().revision == revision {
         tracing::warn!("what was watched is not what the store holds; taking over what it holds");
@@ -108,6 +115,7 @@ pub fn fingerprint(state: &State) -> [u8; 32] {
     let one = |hash: &mut Sha256, kind, revision: Option<Revision>| {
         add(hash, kind, &"", revision.unwrap_or_default());
     };
+    one(&mut hash, "lineage", state.known_lineage.as_ref().map(|kept| kept.revision));
     one(&mut hash, "epoch", state.epoch.as_ref().map(|kept| kept.revision));
     one(&mut hash, "leader", state.leader.as_ref().map(|kept| kept.revision));
     one(&mut hash, "rollout", state.rollout.as_ref().map(|kept| kept.revision));

@@ -6,19 +6,23 @@ use std::collections::BTreeMap;
 
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::store::v1::{
-    EpochRecord, FleetKey, Leader, NodeRecord, NodeStatus, ReplicaRecord, Revocation, RolloutRecord,
-    SettingsRecord, SlicesRecord, TableRecord, TurnKey,
+    EpochRecord, FleetKey, Leader, LineageRecord, NodeRecord, NodeStatus, ReplicaRecord, Revocation,
+    RolloutRecord, SettingsRecord, SlicesRecord, TableRecord, TurnKey,
 };
 use trunkline_wire::NodeId;
 
 use crate::records::{self, Damaged, Kept, Record, parse_node};
-use crate::store::{Entry, Event, Revision};
+use crate::store::{Entry, Event, Lineage, Revision};
 
 /// Everything a replica plans and answers from.
 #[derive(Clone, Default)]
 pub struct State {
     /// The store's revision that this is.
     pub revision: Revision,
+    /// What the store said of itself when all of it was read last.
+    pub lineage: Option<Lineage>,
+    /// Which store it knows itself to be.
+    pub known_lineage: Option<Kept<LineageRecord>>,
     /// The configuration's version; absent in an empty store.
     pub epoch: Option<Kept<EpochRecord>>,
     /// Who plans.
@@ -53,6 +57,13 @@ impl State {
         kept.unwrap_or(Epoch { generation: 1, counter: 0 })
     }
 
+    /// The store was restored: it cannot have become what it is by being written to.
+    #[must_use]
+    pub fn is_put_back(&self) -> bool {
+        let known = self.known_lineage.as_ref().map(|kept| lineage(&kept.record));
+        known.zip(self.lineage).is_some_and(|(known, now)| !now.follows(&known))
+    }
+
     /// Takes over what happened to a key. What is older than what is known is passed over, so events may come again.
     ///
     /// # Errors
@@ -77,6 +88,7 @@ impl State {
     pub fn put(&mut self, entry: &Entry) -> Result<(), Damaged> {
         let (kind, name) = split(&entry.key);
         match kind {
+            "lineage" => put_one(&mut self.known_lineage, entry),
             "epoch" => put_one(&mut self.epoch, entry),
             "leader" => put_one(&mut self.leader, entry),
             "rollout" => put_one(&mut self.rollout, entry),
@@ -96,6 +108,7 @@ impl State {
     fn delete(&mut self, key: &str, at: Revision) {
         let (kind, name) = split(key);
         match kind {
+            "lineage" => delete_one(&mut self.known_lineage, at),
             "epoch" => delete_one(&mut self.epoch, at),
             "leader" => delete_one(&mut self.leader, at),
             "rollout" => delete_one(&mut self.rollout, at),
@@ -113,8 +126,13 @@ impl State {
     }
 }
 
+fn lineage(record: &LineageRecord) -> Lineage {
+    Lineage { cluster: record.cluster, surplus: record.surplus }
+}
+
 /// What the keys of every kind that is in a [`State`] start with.
-pub const MIRRORED: [&str; 12] = [
+pub const MIRRORED: [&str; 13] = [
+    "lineage",
     "epoch",
     "leader",
     "rollout",

@@ -135,6 +135,10 @@ impl Server {
             let text = format!("node {} is not a member any more: an operator removed it", self.node);
             return Err(Over::Told(Status::failed_precondition(text)));
         }
+        if state.leader.is_none() {
+            // Nobody can take over what it claims.
+            told.since = Instant::now();
+        }
         let (epoch, personal) = (state.epoch(), Personal::of(state, self.node));
         if told
             .sent
@@ -221,15 +225,17 @@ struct Told {
     refused: Option<Epoch>,
     /// As in its Hello.
     claims: Vec<SliceClaim>,
+    /// Its Hello, or the last moment without a leader.
     since: Instant,
 }
 
 impl Told {
-    /// After the store was put back to an older state it may not know what the server holds. The planner believes the
-    /// claims; until it has, the server must not be told that it has nothing.
-    ///
     /// One that comes without any configuration is told none as long as the store gives it slices: it has lost them with
     /// its disk, and in what a restored store does not know others may have got them. The planner takes them back.
+    ///
+    /// One that missed a new generation is told nothing before the planner has taken over what it claims: its flows in
+    /// slices that a restored store has forgotten would end. That no port has two users does not hang on it. A session
+    /// that lived through the restore was heard before the generation rose, and its claims are part of that.
     fn waits_for_claims(&self, state: &State, node: NodeId) -> bool {
         if matches!(self.hello, Some((None, _))) {
             return slices::held(state, node) != 0;

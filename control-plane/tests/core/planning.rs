@@ -91,13 +91,14 @@ async fn a_store_that_was_put_back_gets_a_generation_above_every_report() {
     let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
     server.until("a whole configuration", is_whole).await;
 
+    let began = configuration::unix_now_s();
     let ahead = Epoch { generation: 3, counter: 900 };
     let report = Report { epoch: Some(ahead), ..Report::default() };
     fleet.report(OTHER, &NodeStatus { report: Some(report), ..NodeStatus::default() }).await;
 
     let above = |epoch: Epoch| configuration::is_newer(epoch, ahead);
     let state = until(replica.core(), "a higher generation", |state| above(state.epoch())).await;
-    assert_eq!(state.epoch().generation, 4);
+    assert!(state.epoch().generation >= began, "at least the time of the raise, in Unix seconds");
     let free = state
         .slices
         .values()
@@ -116,7 +117,7 @@ async fn a_server_that_is_ahead_is_told_nothing_older() {
         Configuration { epoch: Some(Epoch { generation: 7, counter: 5 }), ..Configuration::default() };
     let mut server = Server::open(&endpoint, before, 1).await;
     // `Server::until` applies what comes, and applying anything that is not newer fails.
-    server.until("a higher generation", |now| now.epoch.is_some_and(|epoch| epoch.generation == 8)).await;
+    server.until("a higher generation", |now| now.epoch.is_some_and(|epoch| epoch.generation > 7)).await;
 }
 
 #[tokio::test]

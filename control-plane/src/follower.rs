@@ -32,6 +32,7 @@ pub async fn read(store: &AnyStore) -> Result<State, StoreError> {
     state.revision = oldest.unwrap_or_default();
     // Last: where the store was put back in between, that is seen.
     state.lineage = store.lineage().await?;
+    tracing::debug!(now = ?state.lineage, known = ?state.known_lineage(), "read the whole store");
     Ok(state)
 }
 
@@ -115,7 +116,7 @@ pub fn fingerprint(state: &State) -> [u8; 32] {
     let one = |hash: &mut Sha256, kind, revision: Option<Revision>| {
         add(hash, kind, &"", revision.unwrap_or_default());
     };
-    one(&mut hash, "lineage", state.known_lineage.as_ref().map(|kept| kept.revision));
+    one(&mut hash, "lineage", state.lineage_record.as_ref().map(|kept| kept.revision));
     one(&mut hash, "epoch", state.epoch.as_ref().map(|kept| kept.revision));
     one(&mut hash, "leader", state.leader.as_ref().map(|kept| kept.revision));
     one(&mut hash, "rollout", state.rollout.as_ref().map(|kept| kept.revision));

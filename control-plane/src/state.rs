@@ -22,7 +22,7 @@ pub struct State {
     /// What the store said of itself when all of it was read last.
     pub lineage: Option<Lineage>,
     /// Which store it knows itself to be.
-    pub known_lineage: Option<Kept<LineageRecord>>,
+    pub lineage_record: Option<Kept<LineageRecord>>,
     /// The configuration's version; absent in an empty store.
     pub epoch: Option<Kept<EpochRecord>>,
     /// Who plans.
@@ -60,8 +60,14 @@ impl State {
     /// The store was restored: it cannot have become what it is by being written to.
     #[must_use]
     pub fn is_put_back(&self) -> bool {
-        let known = self.known_lineage.as_ref().map(|kept| lineage(&kept.record));
-        known.zip(self.lineage).is_some_and(|(known, now)| !now.follows(&known))
+        self.known_lineage().zip(self.lineage).is_some_and(|(known, now)| !now.follows(&known))
+    }
+
+    /// What it knows itself to be.
+    #[must_use]
+    pub fn known_lineage(&self) -> Option<Lineage> {
+        let record = &self.lineage_record.as_ref()?.record;
+        Some(Lineage { cluster: record.cluster, surplus: record.surplus })
     }
 
     /// Takes over what happened to a key. What is older than what is known is passed over, so events may come again.
@@ -88,7 +94,7 @@ impl State {
     pub fn put(&mut self, entry: &Entry) -> Result<(), Damaged> {
         let (kind, name) = split(&entry.key);
         match kind {
-            "lineage" => put_one(&mut self.known_lineage, entry),
+            "lineage" => put_one(&mut self.lineage_record, entry),
             "epoch" => put_one(&mut self.epoch, entry),
             "leader" => put_one(&mut self.leader, entry),
             "rollout" => put_one(&mut self.rollout, entry),
@@ -108,7 +114,7 @@ impl State {
     fn delete(&mut self, key: &str, at: Revision) {
         let (kind, name) = split(key);
         match kind {
-            "lineage" => delete_one(&mut self.known_lineage, at),
+            "lineage" => delete_one(&mut self.lineage_record, at),
             "epoch" => delete_one(&mut self.epoch, at),
             "leader" => delete_one(&mut self.leader, at),
             "rollout" => delete_one(&mut self.rollout, at),
@@ -124,10 +130,6 @@ impl State {
             _ => {}
         }
     }
-}
-
-fn lineage(record: &LineageRecord) -> Lineage {
-    Lineage { cluster: record.cluster, surplus: record.surplus }
 }
 
 /// What the keys of every kind that is in a [`State`] start with.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
-use trunkline_proto::fleet::v1::Epoch;
+use trunkline_proto::fleet::v1::{Epoch, slice};
 use trunkline_proto::node::v1::control_message::Message as ToNode;
 use trunkline_proto::node::v1::node_message::Message as FromNode;
 use trunkline_proto::node::v1::{
@@ -244,6 +244,7 @@ impl Told {
         known.generation < state.epoch().generation
             && self.since.elapsed() < CLAIMS_WITHIN
             && !(self.claims.iter().all(|claim| is_believed(state, node, claim))
+                && self.claims.iter().all(|claim| serves(state, node, &claim.address))
                 && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
     }
 }
@@ -254,6 +255,19 @@ fn given(state: &State, node: NodeId) -> impl Iterator<Item = &SliceRecord> {
     records.filter(move |record| {
         record.slice.as_ref().and_then(|slice| slice.owner.as_ref()).and_then(node_id) == Some(node)
     })
+}
+
+/// Whether a server that has slices of this address may take new ports of one, or is to take none. What a restore made
+/// drain the planner lets it take up again once it has heard that the server uses it; told before that, the server would
+/// give it back, and find nothing else while the others rest.
+fn serves(state: &State, node: NodeId, address: &str) -> bool {
+    let is_owned = |record: &SliceRecord| {
+        record
+            .slice
+            .as_ref()
+            .is_some_and(|slice| slice.address == address && slice.state() == slice::State::Owned)
+    };
+    state.nodes.get(&node).is_none_or(|kept| kept.record.draining) || given(state, node).any(is_owned)
 }
 
 /// What the server was given before its last epoch, and does not claim, it gave back after the snapshot was taken:

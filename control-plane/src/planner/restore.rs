@@ -76,7 +76,7 @@ fn raised(known: Epoch, ahead: Option<Epoch>, now_unix_s: u64) -> Epoch {
 /// The record of which store this is, where it is not what the store says now.
 pub(super) fn lineage(state: &State) -> Option<Change> {
     let now = state.lineage?;
-    let is_known = state.known_lineage.is_some() && !state.is_put_back();
+    let is_known = state.lineage_record.is_some() && !state.is_put_back();
     (!is_known).then(|| records::put("", &LineageRecord { cluster: now.cluster, surplus: now.surplus }))
 }
 

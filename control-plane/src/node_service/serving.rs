@@ -78,8 +78,12 @@ impl Session {
             hello: Some((hello.epoch, hello.digest)),
             sent: None,
             refused: None,
+            known: hello.epoch,
             claims: hello.claims,
-            since: Instant::now(),
+            generation: Generation {
+                number: core.state().epoch().generation,
+                heard_at: Some(Instant::now()),
+            },
         };
         self.follow(registered, statuses, records, told).await
     }
@@ -104,6 +108,7 @@ impl Session {
         let Self { server, incoming, ending } = self;
         let mut states = server.core.subscribe();
         states.mark_changed();
+        let mut leader = None;
         loop {
             tokio::select! {
                 message = incoming.message() => match message {
@@ -116,6 +121,12 @@ impl Session {
                 changed = states.changed() => {
                     changed.map_err(|_| Over::Gone)?;
                     let state = Arc::clone(&states.borrow_and_update());
+                    let leads = state.leader.as_ref().map(|kept| kept.revision);
+                    if leads.is_some() && leads != leader {
+                        // A new leader believes what it sees being written: it need not wait for the next report.
+                        statuses.send_modify(|status| status.reports = status.reports.saturating_add(1));
+                        leader = leads;
+                    }
                     server.tell(&state, &mut told).await?;
                 }
                 Some(question) = registered.questions.recv() => server.send(ToNode::Question(question)).await?,
@@ -135,10 +146,7 @@ impl Server {
             let text = format!("node {} is not a member any more: an operator removed it", self.node);
             return Err(Over::Told(Status::failed_precondition(text)));
         }
-        if state.leader.is_none() {
-            // Nobody can take over what it claims.
-            told.since = Instant::now();
-        }
+        told.look_at(state);
         let (epoch, personal) = (state.epoch(), Personal::of(state, self.node));
         if told
             .sent
@@ -196,7 +204,10 @@ impl Server {
                     acknowledged(status, acknowledgement, &self.core.state(), self.node)
                 });
             }
-            FromNode::Report(report) => statuses.send_modify(|status| reported(status, report)),
+            FromNode::Report(report) => {
+                told.heard(&report);
+                statuses.send_modify(|status| reported(status, report));
+            }
             // What does not fit is sent again: the server does so until it is counted.
             FromNode::Usage(record) => drop(records.try_send(record)),
             FromNode::Answer(answer) => registered.answered(answer),
@@ -223,30 +234,63 @@ struct Told {
     sent: Option<(Epoch, Personal)>,
     /// It will not be better when it is sent again.
     refused: Option<Epoch>,
-    /// As in its Hello.
+    /// What it has in force, and uses, as it said last.
+    known: Option<Epoch>,
     claims: Vec<SliceClaim>,
-    /// Its Hello, or the last moment without a leader.
-    since: Instant,
+    generation: Generation,
 }
 
 impl Told {
     /// One that comes without any configuration is told none as long as the store gives it slices: it has lost them with
     /// its disk, and in what a restored store does not know others may have got them. The planner takes them back.
     ///
-    /// One that missed a new generation is told nothing before the planner has taken over what it claims: its flows in
-    /// slices that a restored store has forgotten would end. That no port has two users does not hang on it. A session
-    /// that lived through the restore was heard before the generation rose, and its claims are part of that.
+    /// One that has an older generation is told nothing before the planner has taken over what it claims: its flows in
+    /// slices that a restored store has forgotten would end. Where the planner lets the claims lie, it is told some time
+    /// after it was heard: one that hangs is not told behind its back that it has lost what nobody asked it about. That no
+    /// port has two users does not hang on any of this.
     fn waits_for_claims(&self, state: &State, node: NodeId) -> bool {
         if matches!(self.hello, Some((None, _))) {
             return slices::held(state, node) != 0;
         }
-        let Some(known) = self.hello.as_ref().and_then(|(epoch, _)| *epoch) else { return false };
-        known.generation < state.epoch().generation
-            && self.since.elapsed() < CLAIMS_WITHIN
-            && !(self.claims.iter().all(|claim| is_believed(state, node, claim))
-                && self.claims.iter().all(|claim| serves(state, node, &claim.address))
-                && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
+        let newest = state.epoch().generation;
+        let was_told = self.sent.as_ref().is_some_and(|(sent, _)| sent.generation == newest);
+        let Some(known) = self.known.filter(|known| known.generation < newest && !was_told) else {
+            return false;
+        };
+        let has_waited = self.generation.heard_at.is_some_and(|at| at.elapsed() >= CLAIMS_WITHIN);
+        let is_settled = self
+            .claims
+            .iter()
+            .all(|claim| is_believed(state, node, claim) && serves(state, node, &claim.address));
+        !has_waited
+            && !(is_settled && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
     }
+
+    /// What the server uses, as it says.
+    fn heard(&mut self, report: &Report) {
+        self.known = report.epoch.or(self.known);
+        self.claims.clone_from(&report.claims);
+        self.generation.heard_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Takes note of the generation that a state has, and of who leads in it.
+    fn look_at(&mut self, state: &State) {
+        let number = state.epoch().generation;
+        if self.generation.number != number {
+            self.generation = Generation { number, heard_at: None };
+        }
+        if state.leader.is_none() {
+            // Nobody can take over what it claims.
+            self.generation.heard_at = self.generation.heard_at.map(|_| Instant::now());
+        }
+    }
+}
+
+/// The store's generation.
+struct Generation {
+    number: u64,
+    /// The server's first word since it began, or the last moment without a leader after that.
+    heard_at: Option<Instant>,
 }
 
 /// The slices that the store gives to a server.

@@ -18,8 +18,8 @@ impl Lineage {
     }
 }
 
-/// Writes that may come between the two numbers that the surplus is made of.
-const TOLERANCE: i64 = 16;
+/// Writes that may come between the two numbers that the surplus is made of, in every one of a few readings.
+const TOLERANCE: i64 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! A server with shards on loopback and a control plane that says what a test says.
 
+mod outage;
 mod replica;
 
 use std::net::{IpAddr, TcpListener};

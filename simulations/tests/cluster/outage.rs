@@ -192,11 +192,12 @@ fn unreported(cluster: &mut Cluster, replicas: Replicas) -> Check {
         event.what == "AwaitNode" && event.subject == "node 1.2" && event.reason.contains("nodes remove 1.2")
     });
     ensure(awaited || !is_forgotten, || "no operator is told whom slices wait for".into())?;
-    let slices = cluster.ctl().json(&["slices"])?;
-    let advice = cluster.ctl().run(&["doctor"])?.out;
-    ensure(slices["awaited_nodes"].as_array().is_some_and(|nodes| nodes.len() == 1), || {
-        format!("`slices` does not say whom they wait for: {}", slices["awaited_nodes"])
+    wait_until("`slices` says whom they wait for", Duration::from_secs(5), || {
+        let slices = cluster.ctl().json(&["slices"])?;
+        let awaited = slices["awaited_nodes"].as_array().cloned().unwrap_or_default();
+        Ok(awaited.len() == 1 && awaited[0]["server"] == 2)
     })?;
+    let advice = cluster.ctl().run(&["doctor"])?.out;
     ensure(advice.contains("server 1.2 has not reported since the store was put back"), || advice.clone())?;
     cluster.nodes[1].process()?.signal(libc::SIGCONT).map_err(|error| error.to_string())?;
     follow(&mut view, "server 1.2 follows as well", began_unix_s, &["1.1", "1.2"])?;

@@ -233,7 +233,14 @@ impl Serving {
         let session = tokio::spawn(control.run(shards.clone(), first.session));
         tokio::spawn(usage::each_second(shards.clone(), journal.clone()));
         if let Some(systems) = systems {
-            tokio::spawn(systems.follow());
+            let shards = shards.clone();
+            // Another policy to the shards, although it says the same: each address is looked up again.
+            tokio::spawn(systems.follow(move || {
+                let shards = shards.clone();
+                async move {
+                    shards.amend(|applied| applied.clients = Arc::new((*applied.clients).clone())).await;
+                }
+            }));
         }
         Ok(Self {
             shards,

@@ -67,10 +67,10 @@ fn in_process_call(server: &Trunkline, other: &Namespace) -> Result<TurnClient, 
 
 /// An operator finds an allocation by its user and ends it; its client can make another.
 fn closed(ctl: &Ctl, other: &Namespace, mut client: TurnClient) -> Check {
-    let listed = ctl.json(&["allocations", "list", "--user", "ann"])?;
+    let listed = ctl.json(&["allocations"])?;
     let id = text(&listed, "/allocations/0/id")?;
     ctl.json(&["allocations", "close", "1.1", &id])?;
-    let left = ctl.json(&["allocations", "list", "--user", "ann"])?;
+    let left = ctl.json(&["allocations"])?;
     ensure(left["allocations"].as_array().is_none_or(Vec::is_empty), || format!("still there: {left}"))?;
     let refused = other.enter(|| client.refresh(600).err().map(|error| error.to_string()));
     let refused = refused.map_err(|error| error.to_string())?.ok_or("a closed allocation is refreshed")?;

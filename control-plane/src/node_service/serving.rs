@@ -262,8 +262,9 @@ impl Told {
             .claims
             .iter()
             .all(|claim| is_believed(state, node, claim) && serves(state, node, &claim.address));
-        !has_waited
-            && !(is_settled && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
+        let is_settled =
+            is_settled && given(state, node).all(|record| is_claimed(record, &self.claims, known));
+        !is_settled && !has_waited
     }
 
     /// What the server uses, as it says.

@@ -160,7 +160,7 @@ async fn outlive(events: Vec<Event>) {
     let (connector, mut sessions) = replica::serve();
     let first = configuration(1, 5, "a");
     let opening = async {
-        let mut opened = sessions.recv().await.unwrap();
+        let opened = sessions.recv().await.unwrap();
         opened.say(Said::Configuration(first.clone())).await;
         opened
     };

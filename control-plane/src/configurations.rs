@@ -79,3 +79,29 @@ impl Configurations {
         Arc::clone(kept.differences.entry((generation, counter)).or_insert_with(made))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::Kept;
+    use crate::store::Revision;
+    use trunkline_proto::store::v1::EpochRecord;
+
+    fn state(counter: u64) -> State {
+        let record = EpochRecord { epoch: Some(Epoch { generation: 1, counter }) };
+        State { epoch: Some(Kept { record, revision: Revision(counter) }), ..State::default() }
+    }
+
+    #[test]
+    fn a_session_that_lags_displaces_nothing_and_one_that_slept_is_told_a_difference() {
+        let (configurations, sealing) = (Configurations::default(), Sealing::ephemeral().unwrap());
+        let of = |counter| configurations.of(&state(counter), &sealing, 1).unwrap();
+        let (first, newest) = (of(1), of(30));
+        let late = of(29);
+        assert_eq!(late.epoch().counter, 29);
+        assert!(Arc::ptr_eq(&newest, &of(30)), "built twice");
+        let update = |base| configurations.update(1, base, &newest, Personal::default());
+        assert_eq!(update(Some(&*first)).base.map(|base| base.counter), Some(1));
+        assert_eq!(update(None).base, None);
+    }
+}

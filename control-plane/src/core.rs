@@ -73,8 +73,8 @@ impl Core {
         self.0.states.subscribe()
     }
 
-    /// The state as it was when its epoch was new, now and after each change of the epoch. Servers report a thousand times
-    /// as often as their configuration changes.
+    /// The state as it was when its epoch or leader was new, now and after each change of them. Servers report a thousand
+    /// times as often as their configuration changes.
     #[must_use]
     pub fn subscribe_to_epochs(&self) -> watch::Receiver<Arc<State>> {
         self.0.states.subscribe_to_epochs()

@@ -30,10 +30,13 @@ pub async fn read(store: &AnyStore) -> Result<State, StoreError> {
         oldest = Some(oldest.map_or(listing.revision, |oldest| oldest.min(listing.revision)));
     }
     state.revision = oldest.unwrap_or_default();
+    // Last: where the store was put back in between, that is seen.
+    state.lineage = store.lineage().await?;
+    tracing::debug!(now = ?state.lineage, known = ?state.known_lineage(), "read the whole store");
     Ok(state)
 }
 
-/// The newest state, for whoever waits for changes of any record, and for whoever waits for changes of the epoch.
+/// The newest state, for whoever waits for changes of any record, and for whoever waits for a new epoch or leader.
 pub struct States {
     all: watch::Sender<Arc<State>>,
     epochs: watch::Sender<Arc<State>>,
@@ -59,7 +62,7 @@ impl States {
         self.all.subscribe()
     }
 
-    /// Now and after each change of the epoch.
+    /// Now and after each change of the epoch or the leader.
     #[must_use]
     pub fn subscribe_to_epochs(&self) -> watch::Receiver<Arc<State>> {
         self.epochs.subscribe()
@@ -77,7 +80,9 @@ impl States {
 
     fn tell_of_epoch(&self) {
         let newest = self.newest();
-        let version = |state: &State| state.epoch.as_ref().map(|kept| kept.revision);
+        let version = |state: &State| {
+            (state.epoch.as_ref().map(|kept| kept.revision), state.leader.as_ref().map(|kept| kept.revision))
+        };
         self.epochs.send_if_modified(|known| {
             let is_news = version(known) != version(&newest);
             if is_news {
@@ -114,6 +119,11 @@ async fn follow_once(store: &AnyStore, states: &States) -> Result<(), StoreError
         take_over(states, &events?)?;
     }
     let state = read(store).await?;
+    if state.is_put_back() {
+        tracing::warn!("the store was put back to an older state; taking over what it holds");
+        states.replace(state);
+        return Ok(());
+    }
     let known = states.newest();
     // What was written between the two reads is no fault of the watch: it will still come.
     if known.revision >= state.revision && fingerprint(&known) != fingerprint(&state) {
@@ -158,6 +168,7 @@ pub fn fingerprint(state: &State) -> [u8; 32] {
     let one = |hash: &mut Sha256, kind, revision: Option<Revision>| {
         add(hash, kind, &"", revision.unwrap_or_default());
     };
+    one(&mut hash, "lineage", state.lineage_record.as_ref().map(|kept| kept.revision));
     one(&mut hash, "epoch", state.epoch.as_ref().map(|kept| kept.revision));
     one(&mut hash, "leader", state.leader.as_ref().map(|kept| kept.revision));
     one(&mut hash, "rollout", state.rollout.as_ref().map(|kept| kept.revision));

@@ -233,7 +233,7 @@ impl Serving {
         let session = tokio::spawn(control.run(shards.clone(), first.session));
         tokio::spawn(usage::each_second(shards.clone(), journal.clone()));
         if let Some(systems) = systems {
-            tokio::spawn(systems.follow());
+            tokio::spawn(follow_systems(systems, shards.clone()));
         }
         Ok(Self {
             shards,
@@ -270,6 +270,12 @@ fn publication() -> (Published, watch::Receiver<InForce>, watch::Receiver<Option
     let (in_force, credentials) = watch::channel(InForce::default());
     let (channel, way) = watch::channel(None);
     (Published { in_force, channel }, credentials, way)
+}
+
+/// Another policy to the shards, although it says the same: each address is looked up again in the new database.
+async fn follow_systems(systems: Arc<AsnDatabase>, shards: Shards) {
+    let renewed = || shards.amend(|applied| applied.clients = Arc::new((*applied.clients).clone()));
+    systems.follow(renewed).await;
 }
 
 /// What every Hello of this process says. Addresses whose relay ports are ours are peers like any other for the rest

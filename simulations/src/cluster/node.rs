@@ -69,6 +69,9 @@ impl Node {
         if !extra.contains(&"--relay-address") {
             arguments.extend(["--shared-relay-address".into(), SHARED_RELAY.to_string()]);
         }
+        if !extra.contains(&"--log") {
+            arguments.extend(["--log".into(), LOG.into()]);
+        }
         arguments.extend(USUAL.iter().chain(extra).map(|text| (*text).to_owned()));
         Ok(Self { running: None, id: id.to_owned(), turn, http, data: data.to_owned(), arguments })
     }
@@ -122,6 +125,6 @@ impl Node {
     }
 }
 
-const USUAL: [&str; 6] =
-    ["--user", "alice:static-canary-password", "--threads", "1", "--log", "info,trunkline_node=debug"];
+const USUAL: [&str; 4] = ["--user", "alice:static-canary-password", "--threads", "1"];
+const LOG: &str = "info,trunkline_node=debug";
 const READY: Duration = Duration::from_secs(20);

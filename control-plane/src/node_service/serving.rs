@@ -198,7 +198,10 @@ impl Server {
         match message {
             FromNode::Hello(_) => tracing::debug!(node = %self.node, "Hello twice"),
             FromNode::Acknowledgement(acknowledgement) => {
-                if !acknowledgement.refusal.is_empty() {
+                if acknowledgement.refusal.is_empty() {
+                    // It may be cut off before its first report.
+                    told.known = acknowledgement.epoch.or(told.known);
+                } else {
                     // It goes on with what it had: the next epoch is sent whole.
                     told.sent = None;
                     told.refused = acknowledgement.epoch;
@@ -269,7 +272,10 @@ impl Told {
             .all(|claim| is_believed(state, node, claim) && serves(state, node, &claim.address));
         let is_settled =
             is_settled && given(state, node).all(|record| is_claimed(record, &self.claims, known));
-        !is_settled && !has_waited
+        // What it was given since its last report it may use without having said so.
+        let may_use_more = self.generation.heard_at.is_none()
+            && given(state, node).any(|record| !is_named(record, &self.claims));
+        (!is_settled || may_use_more) && !has_waited
     }
 
     /// What the server uses, as it says.
@@ -323,12 +329,15 @@ fn serves(state: &State, node: NodeId, address: &str) -> bool {
 /// What the server was given before its last epoch, and does not claim, it gave back after the snapshot was taken:
 /// another may have it by now.
 fn is_claimed(record: &SliceRecord, claims: &[SliceClaim], known: Epoch) -> bool {
+    record.granted.is_some_and(|granted| configuration::is_newer(granted, known)) || is_named(record, claims)
+}
+
+fn is_named(record: &SliceRecord, claims: &[SliceClaim]) -> bool {
     let Some(slice) = &record.slice else { return true };
-    let is_newer = record.granted.is_some_and(|granted| configuration::is_newer(granted, known));
     let is_it = |claim: &SliceClaim| {
         (&claim.address, claim.index, claim.lease) == (&slice.address, slice.index, slice.lease)
     };
-    is_newer || claims.iter().any(is_it)
+    claims.iter().any(is_it)
 }
 
 fn is_believed(state: &State, node: NodeId, claim: &SliceClaim) -> bool {

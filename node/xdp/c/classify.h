@@ -20,7 +20,7 @@ static __always_inline __u32 six_bits(__u8 c)
 }
 
 /* The server that a username fragment names, if a server of the fleet made it */
-static __noinline int open_ufrag(const struct config *config, const __u8 *text, struct node *out)
+static __always_inline int open_ufrag(const struct config *config, const __u8 *text, struct node *out)
 {
 	union {
 		__u8 bytes[16];
@@ -66,7 +66,6 @@ static __always_inline enum class classify_stun(const struct cursor *c, const st
 	if (type != 0x0001)
 		return CLASS_MEMBER;
 	__u32 place = start + 20;
-#pragma unroll
 	for (int i = 0; i < ATTRIBUTES_MAX; i++) {
 		const __u8 *attribute = at(c, place, 4);
 		if (!attribute || place + 4 > end)

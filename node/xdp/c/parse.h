@@ -8,6 +8,13 @@
 
 #define IS_V4(p) ((p)->version == 4)
 
+/* An index that the verifier sees the bound of, wherever the compiler has put the check before it */
+static __always_inline __u32 bounded(__u32 index, const __u32 mask)
+{
+	asm volatile("" : "+r"(index));
+	return index & mask;
+}
+
 struct cursor {
 	void *data, *end;
 	__u32 length; /* of the whole frame, of which [data, end) may be the front */
@@ -25,7 +32,7 @@ static __always_inline void *at(const struct cursor *c, __u32 offset, const __u3
 {
 	if (offset > OFFSET_MAX)
 		return NULL;
-	void *p = c->data + offset;
+	void *p = c->data + bounded(offset, OFFSET_MAX);
 	return p + bytes > c->end ? NULL : p;
 }
 

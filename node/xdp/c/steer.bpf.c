@@ -70,15 +70,6 @@ struct {
 	__type(value, struct counter);
 } counters SEC(".maps");
 
-struct context {
-	struct xdp_md *xdp;
-	struct cursor cursor;
-	const struct config *config;
-	const struct health *health;
-	int me_is_dead;
-	__u16 me;
-};
-
 /* Whose packet it is */
 enum subject { SUBJECT_CLIENT, SUBJECT_RELAY, SUBJECT_FRAGMENT, SUBJECT_PASS, SUBJECT_DROP };
 
@@ -95,26 +86,58 @@ struct found {
 	struct node owner; /* of a relay port, or named by a username fragment */
 	struct tuple tuple;
 	__u32 tcp; /* where the TCP header is; 0: none or only quoted */
+	__u16 landing; /* of an encapsulated packet */
 	__u32 fragment;
 };
 
-static __always_inline int done(struct context *x, enum reason reason, int action)
+/* What the functions below tell each other: the stack holds 512 bytes, and what lies here the verifier does not follow
+ * through every combination of branches. */
+struct scratch {
+	struct packet outer, inner;
+	struct found found;
+	struct hops hops, own;
+	__u64 hash, mac;
+	union {
+		__u8 bytes[72];
+		__u64 words[9];
+	} sealed; /* what the MAC is over */
+	struct bpf_fib_lookup fib;
+	__u32 length; /* of the frame */
+	__u32 epoch;
+	__u16 me, entropy;
+	__u8 me_is_dead, kind;
+	__u8 ethernet[ETHERNET_MAX + 2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline int done(const struct scratch *s, enum reason reason, int action)
 {
 	__u32 key = reason;
 	struct counter *counter = bpf_map_lookup_elem(&counters, &key);
 	if (counter) {
 		counter->packets++;
-		counter->bytes += x->cursor.length;
+		counter->bytes += s->length;
 	}
 	return action;
+}
+
+static __always_inline struct cursor cursor_of(struct xdp_md *xdp, const struct scratch *s)
+{
+	struct cursor c = { (void *)(long)xdp->data, (void *)(long)xdp->data_end, s->length };
+	return c;
 }
 
 static __always_inline const struct address *find(const struct config *config, const __u32 *ip)
 {
 	__u32 slot = (ip[0] ^ ip[1] ^ ip[2] ^ ip[3]) * 0x9e3779b1u >> 21;
-#pragma unroll
 	for (int i = 0; i < 8; i++) {
-		const struct address *address = &config->addresses[(slot + i) & (ADDRESSES_MAX - 1)];
+		const struct address *address = &config->addresses[bounded(slot + i, ADDRESSES_MAX - 1)];
 		const __u32 *known = (const __u32 *)address->ip;
 		if (!address->roles)
 			return NULL;
@@ -126,11 +149,13 @@ static __always_inline const struct address *find(const struct config *config, c
 
 static __always_inline int has_port(const __u64 *ports, __u16 port)
 {
-	return ports[port >> 6] >> (port & 63) & 1;
+	return ports[bounded(port >> 6, 1023)] >> (port & 63) & 1;
 }
 
+/* The functions from here to the program are verified one by one, so none of them is `static`. */
+
 /* The hash of a flow: protocol, client, service, big-endian, without gaps */
-static __noinline __u64 hash_flow(const struct config *config, const struct tuple *t)
+__noinline __u64 hash_flow(const struct config *config, const struct tuple *t)
 {
 	if (!config || !t)
 		return 0;
@@ -156,7 +181,7 @@ static __noinline __u64 hash_flow(const struct config *config, const struct tupl
 }
 
 /* Of what the fragments of a packet have in common: protocol, source, destination, id */
-static __noinline __u64 hash_fragment(const struct config *config, const struct tuple *t, __u32 id)
+__noinline __u64 hash_fragment(const struct config *config, const struct tuple *t, __u32 id)
 {
 	union {
 		__u8 bytes[40];
@@ -181,9 +206,8 @@ static __noinline __u64 hash_fragment(const struct config *config, const struct 
 }
 
 /* Client's flow or relay port, by our port */
-static __always_inline void by_port(struct context *x, const struct address *role, struct found *f)
+static __always_inline void by_port(const struct config *config, const struct address *role, struct found *f)
 {
-	const struct config *config = x->config;
 	__u16 port = bpf_ntohs(f->tuple.service_port);
 	f->subject = SUBJECT_PASS;
 	f->reason = NOT_OURS;
@@ -191,23 +215,27 @@ static __always_inline void by_port(struct context *x, const struct address *rol
 	if (role->roles & ROLE_SERVICE && has_port(ports, port)) {
 		f->subject = SUBJECT_CLIENT;
 	} else if (role->roles & ROLE_RELAY && port >= RELAY_PORT_MIN) {
-		f->owner = config->slices[role->relay & (RELAYS_MAX - 1)][port >> 10];
+		f->owner = config->slices[bounded(role->relay, RELAYS_MAX - 1)][bounded(port >> 10, SLICES - 1)];
 		if (f->owner.site || f->owner.server)
 			f->subject = SUBJECT_RELAY;
 	}
 }
 
-/* What a packet to one of the anycast addresses is */
-static __always_inline void examine(struct context *x, const struct packet *p, struct found *f)
+/* What a packet to one of the anycast addresses is: the outer one, or the one inside; into `found` */
+__noinline int examine(struct xdp_md *xdp, struct scratch *s, const struct config *config, int inside)
 {
-	struct cursor *c = &x->cursor;
+	if (!s || !config)
+		return -1;
+	const struct cursor cursor = cursor_of(xdp, s), *c = &cursor;
+	const struct packet *p = inside ? &s->inner : &s->outer;
+	struct found *f = &s->found;
 	f->subject = SUBJECT_PASS;
 	f->reason = NOT_OURS;
 	f->class = CLASS_MEMBER;
 	f->tcp = 0;
-	const struct address *role = find(x->config, p->destination);
+	const struct address *role = find(config, p->destination);
 	if (!role || !(role->roles & (ROLE_SERVICE | ROLE_RELAY)))
-		return;
+		return 0;
 	f->tuple.protocol = p->protocol;
 	f->tuple.version = p->version;
 	copy16(f->tuple.client, p->source);
@@ -220,50 +248,55 @@ static __always_inline void examine(struct context *x, const struct packet *p, s
 			f->subject = SUBJECT_DROP;
 			f->reason = TCP_FRAGMENT;
 		}
-		return;
+		return 0;
 	}
 	if (p->protocol == 17 || p->protocol == 6) {
-		__u32 least = p->protocol == 17 ? UDP_BYTES : 20;
-		const __u16 *ports = at(c, p->body, 20 > UDP_BYTES ? 4 : 4);
-		if (!ports || p->end - p->body < least) {
+		const __u16 *ports = at(c, p->body, 4);
+		if (!ports || p->end - p->body < (p->protocol == 17 ? UDP_BYTES : 20)) {
 			f->reason = MALFORMED;
-			return;
+			return 0;
 		}
 		f->tuple.client_port = ports[0];
 		f->tuple.service_port = ports[1];
-		by_port(x, role, f);
+		by_port(config, role, f);
 		if (f->subject != SUBJECT_CLIENT)
-			return;
+			return 0;
 		if (p->protocol == 17) {
-			f->class = classify_datagram(c, x->config, p->body + UDP_BYTES, p->end, &f->owner);
-			return;
+			f->class = classify_datagram(c, config, p->body + UDP_BYTES, p->end, &f->owner);
+			return 0;
 		}
 		const __u8 *tcp = at(c, p->body, 20);
 		if (!tcp)
-			return;
+			return 0;
 		f->tcp = p->body;
 		f->class = (tcp[13] & 0x12) == 0x02 ? CLASS_OPENER : CLASS_MEMBER;
-		return;
+		return 0;
 	}
 	struct quoted q = {};
 	if ((p->protocol != 1 && p->protocol != 58) || parse_quoted(c, p, &q))
-		return;
+		return 0;
 	if (q.source[0] != p->destination[0] || q.source[1] != p->destination[1] ||
 	    q.source[2] != p->destination[2] || q.source[3] != p->destination[3])
-		return;
+		return 0;
 	f->tuple.protocol = q.protocol;
 	copy16(f->tuple.client, q.destination);
 	f->tuple.client_port = q.destination_port;
 	f->tuple.service_port = q.source_port;
-	by_port(x, role, f);
+	by_port(config, role, f);
+	return 0;
 }
 
 /* Whether a TCP segment is of a connection of this server, or answers a SYN cookie of its */
-static __always_inline int tcp_is_ours(struct context *x, const struct packet *p, const struct found *f)
+__noinline int tcp_is_ours(struct xdp_md *xdp, struct scratch *s, int inside)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size;
 	int ours = 0;
+	if (!s)
+		return 0;
+	const struct found *f = &s->found;
+	const struct packet *p = inside ? &s->inner : &s->outer;
+	const struct cursor c = cursor_of(xdp, s);
 	if (f->tuple.version == 4) {
 		tuple.ipv4.saddr = f->tuple.client[3];
 		tuple.ipv4.daddr = f->tuple.service[3];
@@ -277,14 +310,14 @@ static __always_inline int tcp_is_ours(struct context *x, const struct packet *p
 		tuple.ipv6.dport = f->tuple.service_port;
 		size = sizeof(tuple.ipv6);
 	}
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(x->xdp, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	if (sk->state != BPF_TCP_LISTEN) {
 		ours = 1;
 	} else if (f->tcp) {
-		struct tcphdr *tcp = at(&x->cursor, f->tcp, 20);
-		void *ip = at(&x->cursor, p->start, 40);
+		struct tcphdr *tcp = at(&c, f->tcp, 20);
+		void *ip = at(&c, p->start, 40);
 		if (tcp && ip)
 			ours = bpf_tcp_check_syncookie(sk, ip, p->version == 4 ? 20 : 40, tcp, 20) == 0;
 	}
@@ -293,10 +326,11 @@ static __always_inline int tcp_is_ours(struct context *x, const struct packet *p
 }
 
 /* The server that is known to have a client's flow; 0: none */
-static __always_inline __u16 known(struct context *x, const struct packet *p, const struct found *f)
+static __always_inline __u16 known(struct xdp_md *xdp, struct scratch *s, int inside)
 {
+	const struct found *f = &s->found;
 	if (f->tuple.protocol == 6)
-		return tcp_is_ours(x, p, f) ? x->me : 0;
+		return tcp_is_ours(xdp, s, inside) ? s->me : 0;
 	struct flow key = {};
 	__builtin_memcpy(key.client, f->tuple.client, 16);
 	__builtin_memcpy(key.service, f->tuple.service, 16);
@@ -307,50 +341,45 @@ static __always_inline __u16 known(struct context *x, const struct packet *p, co
 	return server ? *server : 0;
 }
 
-/* The hops of a row from here */
-static __always_inline void way(struct context *x, __u64 hash, enum class class, __u16 named, struct hops *hops)
+/* The hops of the row of `hash` from here, into `hops` or `own` */
+__noinline int way(struct scratch *s, const struct config *config, const struct health *health, int class, int is_own)
 {
-	const struct row *row = &x->config->rows[hash & x->config->row_mask & (ROWS_MAX - 1)];
-	const struct health *health = x->health;
-	const __u16 me = x->me;
-	__u16 taker = me;
-	if (spares(health, x->me_is_dead, me, row->current))
+	if (!s || !config || !health)
+		return 0;
+	const struct row *row = &config->rows[bounded(s->hash & config->row_mask, ROWS_MAX - 1)];
+	struct hops *hops = is_own ? &s->own : &s->hops;
+	const __u16 me = s->me;
+	__u16 taker = me, order[5] = { 0, 0, 0, 0, 0 };
+	if (spares(health, s->me_is_dead, me, row->current))
 		taker = row->current;
-	else if (spares(health, x->me_is_dead, me, row->fallback[0]))
+	else if (spares(health, s->me_is_dead, me, row->fallback[0]))
 		taker = row->fallback[0];
-	else if (spares(health, x->me_is_dead, me, row->fallback[1]))
+	else if (spares(health, s->me_is_dead, me, row->fallback[1]))
 		taker = row->fallback[1];
 	hops->count = 0;
 	hops->index = 0;
-#define ADD(server)                                                                                \
-	do {                                                                                       \
-		__u16 s = (server);                                                                \
-		if (s != me && spares(health, x->me_is_dead, me, s) && !hold(hops, s))             \
-			push(hops, s);                                                             \
-	} while (0)
-	switch (class) {
-	case CLASS_OPENER:
-		if (row->previous[0] != taker)
-			ADD(row->previous[0]);
-		if (row->previous[1] != taker)
-			ADD(row->previous[1]);
-		if (taker != me || hops->count)
-			push(hops, taker);
-		break;
-	case CLASS_STATELESS:
-		ADD(taker);
-		break;
-	case CLASS_ICE:
-		ADD(named);
-		break;
-	default:
-		ADD(taker);
-		ADD(row->previous[0]);
-		ADD(row->previous[1]);
-		ADD(row->next);
-		ADD(row->fallback[0]);
+	if (class == CLASS_OPENER) {
+		order[0] = row->previous[0] == taker ? 0 : row->previous[0];
+		order[1] = row->previous[1] == taker ? 0 : row->previous[1];
+	} else if (class == CLASS_STATELESS) {
+		order[0] = taker;
+	} else if (class == CLASS_ICE) {
+		order[0] = s->found.owner.server;
+	} else {
+		order[0] = taker;
+		order[1] = row->previous[0];
+		order[2] = row->previous[1];
+		order[3] = row->next;
+		order[4] = row->fallback[0];
 	}
-#undef ADD
+	for (int i = 0; i < HOPS_MAX; i++) {
+		__u16 server = order[i];
+		if (server != me && spares(health, s->me_is_dead, me, server) && !hold(hops, server))
+			push(hops, server);
+	}
+	if (class == CLASS_OPENER && (taker != me || hops->count))
+		push(hops, taker);
+	return hops->count;
 }
 
 static __always_inline void header_checksum(__u8 *ip)
@@ -365,99 +394,88 @@ static __always_inline void header_checksum(__u8 *ip)
 	*(__u16 *)(ip + 10) = ~sum;
 }
 
-/* The MAC over a header and the front of the packet behind it; -1 if there is not enough of it */
-static __always_inline int seal(const struct cursor *c, const struct key *key, __u32 header, __u32 end, __u64 *mac)
+/* The MAC over a header and the front of the packet behind it, into `mac`; -1 if there is not enough of it */
+__noinline int seal(struct xdp_md *xdp, struct scratch *s, const struct key *key, __u32 header, __u32 end)
 {
-	union {
-		__u8 bytes[72];
-		__u64 words[9];
-	} m = {};
+	if (!s || !key)
+		return -1;
+	__builtin_memset(&s->sealed, 0, sizeof(s->sealed));
+	const struct cursor cursor = cursor_of(xdp, s), *c = &cursor;
 	const __u8 *h = at(c, header, SEALED_BYTES);
-	__u32 inner = header + GUE_BYTES;
+	const __u32 inner = header + GUE_BYTES;
 	if (!h)
 		return -1;
-	__builtin_memcpy(m.bytes, h, SEALED_BYTES);
-	if (h[1] == 4) {
-		const __u8 *front = at(c, inner, 24);
-		if (front && inner + 24 <= end) {
-			__builtin_memcpy(m.bytes + SEALED_BYTES, front, 24);
-		} else {
-			front = at(c, inner, 20);
-			if (!front || inner + 20 > end)
-				return -1;
-			__builtin_memcpy(m.bytes + SEALED_BYTES, front, 20);
-#pragma unroll
-			for (int i = 0; i < 3; i++) {
-				const __u8 *b = at(c, inner + 20 + i, 1);
-				if (b && inner + 20 + i < end)
-					m.bytes[SEALED_BYTES + 20 + i] = *b;
-			}
-		}
-		m.words[6] = 48ULL << 56;
-		*mac = siphash(key->secret, m.words, 7);
-		return 0;
-	}
+	__builtin_memcpy(s->sealed.bytes, h, SEALED_BYTES);
+	const int v4 = h[1] == 4;
+	const __u32 whole = v4 ? 20 : 40;
 	const __u8 *front = at(c, inner, 44);
-	if (front && inner + 44 <= end) {
-		__builtin_memcpy(m.bytes + SEALED_BYTES, front, 44);
+	if (v4 && (front || (front = at(c, inner, 24))) && inner + 24 <= end) {
+		__builtin_memcpy(s->sealed.bytes + SEALED_BYTES, front, 24);
+	} else if (!v4 && front && inner + 44 <= end) {
+		__builtin_memcpy(s->sealed.bytes + SEALED_BYTES, front, 44);
 	} else {
-		front = at(c, inner, 40);
-		if (!front || inner + 40 > end)
+		/* Its ports are not all there: byte by byte what is. */
+		if (inner + whole > end)
 			return -1;
-		__builtin_memcpy(m.bytes + SEALED_BYTES, front, 40);
-#pragma unroll
-		for (int i = 0; i < 3; i++) {
-			const __u8 *b = at(c, inner + 40 + i, 1);
-			if (b && inner + 40 + i < end)
-				m.bytes[SEALED_BYTES + 40 + i] = *b;
+		for (__u32 i = 0; i < 44; i++) {
+			const __u8 *b = at(c, inner + i, 1);
+			if (!b || i >= whole + 4 || inner + i >= end)
+				break;
+			s->sealed.bytes[SEALED_BYTES + i] = *b;
 		}
 	}
-	m.words[8] |= 68ULL << 56;
-	*mac = siphash(key->secret, m.words, 9);
+	if (v4) {
+		s->sealed.words[6] = 48ULL << 56;
+		s->mac = siphash(key->secret, s->sealed.words, 7);
+	} else {
+		s->sealed.words[8] |= 68ULL << 56;
+		s->mac = siphash(key->secret, s->sealed.words, 9);
+	}
 	return 0;
 }
 
 /* Finds the Ethernet addresses of the way to a server */
-static __always_inline struct neighbour *neighbour_of(struct context *x, __u16 server)
+static __always_inline struct neighbour *neighbour_of(struct xdp_md *xdp, struct scratch *s, const struct config *config,
+						      __u16 server)
 {
 	__u32 index = server;
 	struct neighbour *n = bpf_map_lookup_elem(&neighbours, &index);
-	if (!n)
-		return NULL;
-	if (n->good_until_ns == ~0ULL)
+	if (!n || n->good_until_ns == ~0ULL)
 		return n;
 	__u64 now = bpf_ktime_get_coarse_ns();
 	if (now < n->good_until_ns)
 		return n;
-	const struct member *from = &x->config->members[x->me & (SERVERS_MAX - 1)];
-	const struct member *to = &x->config->members[server & (SERVERS_MAX - 1)];
-	struct bpf_fib_lookup fib = {};
+	const struct member *from = &config->members[bounded(s->me, SERVERS_MAX - 1)];
+	const struct member *to = &config->members[bounded(server, SERVERS_MAX - 1)];
+	struct bpf_fib_lookup *fib = &s->fib;
+	__builtin_memset(fib, 0, sizeof(*fib));
 	const __u32 *source = (const __u32 *)from->ip, *destination = (const __u32 *)to->ip;
-	fib.ifindex = x->xdp->ingress_ifindex;
-	fib.l4_protocol = 17;
+	fib->ifindex = xdp->ingress_ifindex;
+	fib->l4_protocol = 17;
 	if (destination[0] == 0 && destination[1] == 0 && destination[2] == bpf_htonl(0xffff)) {
-		fib.family = 2;
-		fib.ipv4_src = source[3];
-		fib.ipv4_dst = destination[3];
+		fib->family = 2;
+		fib->ipv4_src = source[3];
+		fib->ipv4_dst = destination[3];
 	} else {
-		fib.family = 10;
-		copy16(fib.ipv6_src, source);
-		copy16(fib.ipv6_dst, destination);
+		fib->family = 10;
+		copy16(fib->ipv6_src, source);
+		copy16(fib->ipv6_dst, destination);
 	}
-	if (bpf_fib_lookup(x->xdp, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT) != BPF_FIB_LKUP_RET_SUCCESS)
+	if (bpf_fib_lookup(xdp, fib, sizeof(*fib), BPF_FIB_LOOKUP_OUTPUT) != BPF_FIB_LKUP_RET_SUCCESS)
 		return NULL;
-	n->interface = fib.ifindex;
-	__builtin_memcpy(n->destination, fib.dmac, 6);
-	__builtin_memcpy(n->source, fib.smac, 6);
+	n->interface = fib->ifindex;
+	__builtin_memcpy(n->destination, fib->dmac, 6);
+	__builtin_memcpy(n->source, fib->smac, 6);
 	n->good_until_ns = now + NEIGHBOUR_GOOD_NS;
 	return n;
 }
 
-static __always_inline int send_out(struct context *x, const struct neighbour *n, enum reason reason)
+static __always_inline int send_out(struct xdp_md *xdp, const struct scratch *s, const struct neighbour *n,
+				    enum reason reason)
 {
-	if (!n->interface || n->interface == x->xdp->ingress_ifindex)
-		return done(x, reason, XDP_TX);
-	return done(x, reason, bpf_redirect(n->interface, 0));
+	if (!n->interface || n->interface == xdp->ingress_ifindex)
+		return done(s, reason, XDP_TX);
+	return done(s, reason, bpf_redirect(n->interface, 0));
 }
 
 static __always_inline void write_hops(__u8 *gue, const struct hops *hops)
@@ -465,32 +483,12 @@ static __always_inline void write_hops(__u8 *gue, const struct hops *hops)
 	gue[5] = hops->count << 4 | hops->index;
 #pragma unroll
 	for (int i = 0; i < HOPS_MAX; i++)
-		*(__u16 *)(gue + 6 + 2 * i) = bpf_htons(hops->servers[i]);
+		*(__u16 *)(gue + 6 + 2 * i) = i < hops->count ? bpf_htons(hops->servers[i]) : 0;
 }
 
 static __always_inline __u16 current_hop(const struct hops *hops)
 {
-	__u16 server = 0;
-#pragma unroll
-	for (int i = 0; i < HOPS_MAX; i++)
-		if (i == hops->index && i < hops->count)
-			server = hops->servers[i];
-	return server;
-}
-
-/* The outer headers from `ip` on, which is the packet's version's bytes long; 0 if there is no such server */
-static __always_inline int write_addresses(struct context *x, __u8 *ip, int v4, __u16 to)
-{
-	const struct member *here = &x->config->members[x->me & (SERVERS_MAX - 1)];
-	const struct member *there = &x->config->members[to & (SERVERS_MAX - 1)];
-	if (v4) {
-		__builtin_memcpy(ip + 12, here->ip + 12, 4);
-		__builtin_memcpy(ip + 16, there->ip + 12, 4);
-	} else {
-		__builtin_memcpy(ip + 8, here->ip, 16);
-		__builtin_memcpy(ip + 24, there->ip, 16);
-	}
-	return there->port;
+	return hops->index < hops->count ? hops->servers[bounded(hops->index, 7)] : 0;
 }
 
 static __always_inline int is_v4(const struct member *member)
@@ -499,233 +497,239 @@ static __always_inline int is_v4(const struct member *member)
 	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
 }
 
-/* Encapsulates the frame's packet and sends it to the first hop. */
-static __always_inline int encapsulate(struct context *x, const struct packet *p, const struct hops *hops,
-				       enum kind kind, enum reason reason, __u16 entropy)
+static __always_inline void write_addresses(__u8 *ip, int v4, const struct member *here, const struct member *there)
 {
-	const struct config *config = x->config;
-	const __u16 to = current_hop(hops);
-	if (to == 0 || to >= SERVERS_MAX)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	const struct member *here = &config->members[x->me & (SERVERS_MAX - 1)];
-	const struct member *there = &config->members[to & (SERVERS_MAX - 1)];
-	const int v4 = is_v4(here);
-	const __u32 outer = v4 ? 28 : 48, inner = p->end - p->start, l2 = p->start;
-	if (!here->port || !there->port)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	if (inner + GUE_BYTES + outer > config->mtu)
-		return p->protocol == 6 ? done(x, TCP_TOO_LARGE, XDP_DROP) : done(x, TOO_LARGE, XDP_PASS);
-	if (v4 != is_v4(there))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	struct neighbour *n = neighbour_of(x, to);
-	if (!n)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	/* Ethernet may have padded. */
-	if (x->cursor.length != p->end && bpf_xdp_adjust_tail(x->xdp, (int)p->end - (int)x->cursor.length))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	__u8 ethernet[ETHERNET_MAX + 2];
-	if (l2 < 14 || l2 > ETHERNET_MAX || bpf_xdp_load_bytes(x->xdp, 0, ethernet, 14))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	if (l2 > 14 && bpf_xdp_load_bytes(x->xdp, 14, ethernet + 14, l2 == 18 ? 4 : 8))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	if (bpf_xdp_adjust_head(x->xdp, -(int)(outer + GUE_BYTES)))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	void *data = (void *)(long)x->xdp->data, *end = (void *)(long)x->xdp->data_end;
-	x->cursor.data = data;
-	x->cursor.end = end;
+	if (v4) {
+		__builtin_memcpy(ip + 12, here->ip + 12, 4);
+		__builtin_memcpy(ip + 16, there->ip + 12, 4);
+	} else {
+		__builtin_memcpy(ip + 8, here->ip, 16);
+		__builtin_memcpy(ip + 24, there->ip, 16);
+	}
+}
+
+/* Keeps the Ethernet header and its tags before the frame's front moves. */
+static __always_inline int save_ethernet(struct xdp_md *xdp, struct scratch *s, __u32 bytes)
+{
+	if (bytes != 14 && bytes != 18 && bytes != 22)
+		return -1;
+	if (bpf_xdp_load_bytes(xdp, 0, s->ethernet, 14))
+		return -1;
+	return bytes > 14 ? bpf_xdp_load_bytes(xdp, 14, s->ethernet + 14, bytes == 18 ? 4 : 8) : 0;
+}
+
+/* Puts it in front again, with the ethertype of what follows. */
+static __always_inline int restore_ethernet(struct xdp_md *xdp, const struct scratch *s, __u32 bytes, int v4)
+{
+	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	const __u16 kind = v4 ? bpf_htons(0x0800) : bpf_htons(0x86dd);
 	if (data + 14 > end)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	__builtin_memcpy(data, n->destination, 6);
-	__builtin_memcpy(data + 6, n->source, 6);
-	const __u16 kind_of_frame = v4 ? bpf_htons(0x0800) : bpf_htons(0x86dd);
-	if (l2 == 14) {
-		*(__u16 *)(data + 12) = kind_of_frame;
-	} else if (l2 == 18) {
+		return -1;
+	__builtin_memcpy(data, s->ethernet, 12);
+	if (bytes == 14) {
+		*(__u16 *)(data + 12) = kind;
+	} else if (bytes == 18) {
 		if (data + 18 > end)
-			return done(x, NO_NEIGHBOUR, XDP_DROP);
-		__builtin_memcpy(data + 12, ethernet + 12, 4);
-		*(__u16 *)(data + 16) = kind_of_frame;
+			return -1;
+		__builtin_memcpy(data + 12, s->ethernet + 12, 4);
+		*(__u16 *)(data + 16) = kind;
 	} else {
 		if (data + 22 > end)
-			return done(x, NO_NEIGHBOUR, XDP_DROP);
-		__builtin_memcpy(data + 12, ethernet + 12, 8);
-		*(__u16 *)(data + 20) = kind_of_frame;
+			return -1;
+		__builtin_memcpy(data + 12, s->ethernet + 12, 8);
+		*(__u16 *)(data + 20) = kind;
 	}
-	__u8 *ip = at(&x->cursor, l2, 28 + GUE_BYTES);
+	return 0;
+}
+
+/* Encapsulates the frame's packet and sends it to the first of `hops`. */
+__noinline int encapsulate(struct xdp_md *xdp, struct scratch *s, const struct config *config, int reason)
+{
+	if (!s || !config)
+		return XDP_DROP;
+	const struct packet *p = &s->outer;
+	const __u16 to = current_hop(&s->hops);
+	if (to == 0 || to >= SERVERS_MAX)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct member *here = &config->members[bounded(s->me, SERVERS_MAX - 1)];
+	const struct member *there = &config->members[bounded(to, SERVERS_MAX - 1)];
+	const int v4 = is_v4(here), inner_v4 = p->version == 4;
+	const __u32 outer = v4 ? 28 : 48, inner = p->end - p->start, l2 = p->start;
+	if (!here->port || !there->port)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	if (inner + GUE_BYTES + outer > config->mtu)
+		return p->protocol == 6 ? done(s, TCP_TOO_LARGE, XDP_DROP) : done(s, TOO_LARGE, XDP_PASS);
+	if (v4 != is_v4(there))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	struct neighbour *n = neighbour_of(xdp, s, config, to);
+	/* Ethernet may have padded. */
+	if (!n || (s->length != p->end && bpf_xdp_adjust_tail(xdp, (int)p->end - (int)s->length)) ||
+	    save_ethernet(xdp, s, l2) || bpf_xdp_adjust_head(xdp, -(int)(outer + GUE_BYTES)))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	__builtin_memcpy(s->ethernet, n->destination, 6);
+	__builtin_memcpy(s->ethernet + 6, n->source, 6);
+	if (restore_ethernet(xdp, s, l2, v4))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct cursor c = cursor_of(xdp, s);
+	__u8 *ip = at(&c, l2, 28 + GUE_BYTES);
 	if (!ip)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	if (v4) {
-		__u16 total = bpf_htons(inner + GUE_BYTES + 28);
 		__builtin_memset(ip, 0, 20);
 		ip[0] = 0x45;
-		*(__u16 *)(ip + 2) = total;
+		*(__u16 *)(ip + 2) = bpf_htons(inner + GUE_BYTES + 28);
 		ip[6] = 0x40;
 		ip[8] = 64;
 		ip[9] = 17;
-		write_addresses(x, ip, 1, to);
+		write_addresses(ip, 1, here, there);
 		header_checksum(ip);
 	} else {
-		if (!at(&x->cursor, l2, 48 + GUE_BYTES))
-			return done(x, NO_NEIGHBOUR, XDP_DROP);
+		if (!at(&c, l2, 48 + GUE_BYTES))
+			return done(s, NO_NEIGHBOUR, XDP_DROP);
 		*(__u32 *)ip = bpf_htonl(0x60000000);
 		*(__u16 *)(ip + 4) = bpf_htons(inner + GUE_BYTES + UDP_BYTES);
 		ip[6] = 17;
 		ip[7] = 64;
-		write_addresses(x, ip, 0, to);
+		ip = at(&c, l2, 48);
+		if (!ip)
+			return done(s, NO_NEIGHBOUR, XDP_DROP);
+		write_addresses(ip, 0, here, there);
 	}
-	__u8 *udp = at(&x->cursor, l2 + outer - UDP_BYTES, UDP_BYTES + GUE_BYTES);
+	__u8 *udp = at(&c, l2 + outer - UDP_BYTES, UDP_BYTES + GUE_BYTES);
 	if (!udp)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	*(__u16 *)udp = bpf_htons(0xc000 | (entropy & 0x3fff));
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	*(__u16 *)udp = bpf_htons(0xc000 | (s->entropy & 0x3fff));
 	*(__u16 *)(udp + 2) = there->port;
 	*(__u16 *)(udp + 4) = bpf_htons(inner + GUE_BYTES + UDP_BYTES);
 	*(__u16 *)(udp + 6) = 0;
 	__u8 *gue = udp + UDP_BYTES;
 	gue[0] = 7;
-	gue[1] = p->version == 4 ? 4 : 41;
+	gue[1] = inner_v4 ? 4 : 41;
 	gue[2] = 1;
 	gue[3] = config->encapsulation[0].id;
-	gue[4] = kind;
-	write_hops(gue, hops);
+	gue[4] = s->kind;
+	write_hops(gue, &s->hops);
 	*(__u16 *)(gue + 16) = bpf_htons(config->me.site);
 	*(__u16 *)(gue + 18) = bpf_htons(config->me.server);
 	*(__u32 *)(gue + 20) = bpf_htonl(config->epoch);
-	__u64 mac;
-	if (seal(&x->cursor, &config->encapsulation[0], l2 + outer, l2 + outer + GUE_BYTES + inner, &mac))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	*(__u64 *)(gue + SEALED_BYTES) = mac;
-	return send_out(x, n, reason);
+	if (seal(xdp, s, &config->encapsulation[0], l2 + outer, l2 + outer + GUE_BYTES + inner))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct cursor again = cursor_of(xdp, s);
+	__u64 *mac = at(&again, l2 + outer + SEALED_BYTES, 8);
+	if (!mac)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	*mac = s->mac;
+	return send_out(xdp, s, n, reason);
 }
 
 /* A packet that landed here */
-static __always_inline int landed(struct context *x, const struct packet *p, const struct found *f)
+__noinline int landed(struct xdp_md *xdp, struct scratch *s, const struct config *config, const struct health *health)
 {
-	struct hops hops = {};
-	const __u16 me = x->me;
-	const struct node mine = x->config->me;
-	__u16 entropy;
-	__u64 hash;
-	switch (f->subject) {
-	case SUBJECT_PASS:
-		return done(x, f->reason, XDP_PASS);
-	case SUBJECT_DROP:
-		return done(x, f->reason, XDP_DROP);
-	case SUBJECT_FRAGMENT:
-		hash = hash_fragment(x->config, &f->tuple, f->fragment);
-		way(x, hash, CLASS_STATELESS, 0, &hops);
-		if (!hops.count)
-			return done(x, REASSEMBLED, XDP_PASS);
-		return encapsulate(x, p, &hops, KIND_FRAGMENT, FRAGMENT, hash >> 48);
-	case SUBJECT_RELAY:
-		if (f->owner.site != mine.site)
-			return done(x, OTHER_SITE, XDP_PASS);
+	if (!s || !config || !health)
+		return XDP_PASS;
+	const struct found *f = &s->found;
+	const __u16 me = s->me, site = config->me.site;
+	s->hops.count = 0;
+	s->hops.index = 0;
+	s->kind = KIND_STEERED;
+	if (f->subject == SUBJECT_PASS)
+		return done(s, f->reason, XDP_PASS);
+	if (f->subject == SUBJECT_DROP)
+		return done(s, f->reason, XDP_DROP);
+	if (f->subject == SUBJECT_FRAGMENT) {
+		s->hash = hash_fragment(config, &f->tuple, f->fragment);
+		s->entropy = s->hash >> 48;
+		s->kind = KIND_FRAGMENT;
+		if (!way(s, config, health, CLASS_STATELESS, 0))
+			return done(s, REASSEMBLED, XDP_PASS);
+		return encapsulate(xdp, s, config, FRAGMENT);
+	}
+	if (f->subject == SUBJECT_RELAY) {
+		if (f->owner.site != site)
+			return done(s, OTHER_SITE, XDP_PASS);
 		if (f->owner.server == me)
-			return done(x, OWN_SLICE, XDP_PASS);
-		push(&hops, f->owner.server);
-		entropy = bpf_ntohs(f->tuple.client_port ^ f->tuple.service_port);
-		return encapsulate(x, p, &hops, KIND_STEERED, SLICE, entropy);
-	default:
-		break;
+			return done(s, OWN_SLICE, XDP_PASS);
+		push(&s->hops, f->owner.server);
+		s->entropy = bpf_ntohs(f->tuple.client_port ^ f->tuple.service_port);
+		return encapsulate(xdp, s, config, SLICE);
 	}
-	const __u16 server = known(x, p, f);
-	hash = hash_flow(x->config, &f->tuple);
-	entropy = hash >> 48;
+	const __u16 server = known(xdp, s, 0);
 	if (server == me)
-		return done(x, OWN_FLOW, XDP_PASS);
-	if (server && spares(x->health, x->me_is_dead, me, server)) {
-		push(&hops, server);
-		return encapsulate(x, p, &hops, KIND_STEERED, KNOWN_FLOW, entropy);
+		return done(s, OWN_FLOW, XDP_PASS);
+	s->hash = hash_flow(config, &f->tuple);
+	s->entropy = s->hash >> 48;
+	if (server && spares(health, s->me_is_dead, me, server)) {
+		push(&s->hops, server);
+		return encapsulate(xdp, s, config, KNOWN_FLOW);
 	}
-	if (f->class == CLASS_ICE && f->owner.site != mine.site)
-		return done(x, OTHER_SITE, XDP_PASS);
-	way(x, hash, f->class, f->owner.server, &hops);
-	if (!hops.count)
-		return done(x,
+	if (f->class == CLASS_ICE && f->owner.site != site)
+		return done(s, OTHER_SITE, XDP_PASS);
+	const int hops = way(s, config, health, f->class, 0);
+	if (!hops)
+		return done(s,
 			    f->class == CLASS_MEMBER ? WAY_ENDS :
 			    f->class == CLASS_ICE    ? OWN_FLOW :
 						       OPENER,
 			    XDP_PASS);
-	return encapsulate(x, p, &hops, KIND_STEERED,
-			   f->class == CLASS_ICE			      ? ICE :
-			   f->class == CLASS_OPENER && hops.count > 1 ? OPENER_ASKS :
-									      ROW,
-			   entropy);
+	return encapsulate(xdp, s, config,
+			   f->class == CLASS_ICE		    ? ICE :
+			   f->class == CLASS_OPENER && hops > 1 ? OPENER_ASKS :
+								    ROW);
 }
 
 /* On to the next good hop; 0: there is none */
-static __always_inline __u16 advance(struct context *x, struct hops *hops, int not_me)
+__noinline int advance(struct scratch *s, const struct health *health, int not_me)
 {
-	__u16 found = 0;
-#pragma unroll
+	if (!s || !health)
+		return 0;
 	for (int i = 0; i < HOPS_MAX; i++) {
-		__u16 server = hops->servers[i];
-		if (found || i <= hops->index || i >= hops->count)
-			continue;
-		if (spares(x->health, x->me_is_dead, x->me, server) && !(not_me && server == x->me)) {
-			hops->index = i;
-			found = server;
+		const __u16 server = s->hops.servers[i];
+		if (i > s->hops.index && i < s->hops.count && !(not_me && server == s->me) &&
+		    spares(health, s->me_is_dead, s->me, server)) {
+			s->hops.index = i;
+			return server;
 		}
 	}
-	return found;
+	return 0;
 }
 
 /* Takes the encapsulation off: the stack gets what is inside. */
-static __always_inline int decapsulate(struct context *x, const struct packet *outer, __u32 inner,
-				       const struct packet *p, enum reason reason)
+__noinline int decapsulate(struct xdp_md *xdp, struct scratch *s, int reason)
 {
-	const __u32 l2 = outer->start;
-	const int cut = inner - l2;
-	__u8 ethernet[ETHERNET_MAX + 2];
-	const __u16 kind = p->version == 4 ? bpf_htons(0x0800) : bpf_htons(0x86dd);
-	if (l2 < 14 || l2 > ETHERNET_MAX || bpf_xdp_load_bytes(x->xdp, 0, ethernet, 14))
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	if (l2 > 14 && bpf_xdp_load_bytes(x->xdp, 14, ethernet + 14, l2 == 18 ? 4 : 8))
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	if (p->end != x->cursor.length && bpf_xdp_adjust_tail(x->xdp, (int)p->end - (int)x->cursor.length))
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	if (bpf_xdp_adjust_head(x->xdp, cut))
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	void *data = (void *)(long)x->xdp->data, *end = (void *)(long)x->xdp->data_end;
-	if (l2 == 14) {
-		if (data + 14 > end)
-			return done(x, BAD_ENCAPSULATION, XDP_DROP);
-		__builtin_memcpy(data, ethernet, 12);
-		*(__u16 *)(data + 12) = kind;
-	} else if (l2 == 18) {
-		if (data + 18 > end)
-			return done(x, BAD_ENCAPSULATION, XDP_DROP);
-		__builtin_memcpy(data, ethernet, 16);
-		*(__u16 *)(data + 16) = kind;
-	} else {
-		if (data + 22 > end)
-			return done(x, BAD_ENCAPSULATION, XDP_DROP);
-		__builtin_memcpy(data, ethernet, 20);
-		*(__u16 *)(data + 20) = kind;
-	}
-	return done(x, reason, XDP_PASS);
+	if (!s)
+		return XDP_DROP;
+	const struct packet *p = &s->inner;
+	const __u32 l2 = s->outer.start, cut = p->start - l2;
+	if (cut > OFFSET_MAX || save_ethernet(xdp, s, l2) ||
+	    (p->end != s->length && bpf_xdp_adjust_tail(xdp, (int)p->end - (int)s->length)) ||
+	    bpf_xdp_adjust_head(xdp, cut) || restore_ethernet(xdp, s, l2, p->version == 4))
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	return done(s, reason, XDP_PASS);
 }
 
 /* Sends an encapsulated packet on, to the hop that `hops` points at. */
-static __always_inline int forward(struct context *x, const struct packet *outer, __u32 header, __u32 end,
-				   const struct hops *hops, __u32 epoch, enum reason reason)
+__noinline int forward(struct xdp_md *xdp, struct scratch *s, const struct config *config, int reason)
 {
-	const struct config *config = x->config;
-	const __u16 to = current_hop(hops);
+	if (!s || !config)
+		return XDP_DROP;
+	const __u16 to = current_hop(&s->hops);
+	const __u32 header = s->outer.body + UDP_BYTES;
 	if (to == 0 || to >= SERVERS_MAX)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	const struct member *here = &config->members[x->me & (SERVERS_MAX - 1)];
-	const struct member *there = &config->members[to & (SERVERS_MAX - 1)];
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct member *here = &config->members[bounded(s->me, SERVERS_MAX - 1)];
+	const struct member *there = &config->members[bounded(to, SERVERS_MAX - 1)];
 	const int v4 = is_v4(here);
-	if (!here->port || !there->port || is_v4(there) != v4)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	struct neighbour *n = neighbour_of(x, to);
-	__u8 *ethernet = at(&x->cursor, 0, 14), *ip = at(&x->cursor, outer->start, 40);
-	__u8 *udp = at(&x->cursor, outer->body, UDP_BYTES), *gue = at(&x->cursor, header, GUE_BYTES);
-	if (!n || !ethernet || !ip || !udp || !gue)
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
+	struct neighbour *n = neighbour_of(xdp, s, config, to);
+	if (!n || !here->port || !there->port || is_v4(there) != v4)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct cursor c = cursor_of(xdp, s);
+	__u8 *ethernet = at(&c, 0, 14), *ip = at(&c, s->outer.start, 40);
+	__u8 *udp = at(&c, s->outer.body, UDP_BYTES), *gue = at(&c, header, GUE_BYTES);
+	if (!ethernet || !ip || !udp || !gue)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	__builtin_memcpy(ethernet, n->destination, 6);
 	__builtin_memcpy(ethernet + 6, n->source, 6);
-	write_addresses(x, ip, v4, to);
+	write_addresses(ip, v4, here, there);
 	if (v4) {
 		ip[8] = 64;
 		*(__u16 *)(ip + 10) = 0;
@@ -736,139 +740,165 @@ static __always_inline int forward(struct context *x, const struct packet *outer
 	*(__u16 *)(udp + 2) = there->port;
 	*(__u16 *)(udp + 6) = 0;
 	gue[3] = config->encapsulation[0].id;
-	*(__u32 *)(gue + 20) = bpf_htonl(epoch);
-	write_hops(gue, hops);
-	__u64 mac;
-	if (seal(&x->cursor, &config->encapsulation[0], header, end, &mac))
-		return done(x, NO_NEIGHBOUR, XDP_DROP);
-	*(__u64 *)(gue + SEALED_BYTES) = mac;
-	return send_out(x, n, reason);
+	*(__u32 *)(gue + 20) = bpf_htonl(s->epoch);
+	write_hops(gue, &s->hops);
+	if (seal(xdp, s, &config->encapsulation[0], header, s->inner.end))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	const struct cursor again = cursor_of(xdp, s);
+	__u64 *mac = at(&again, header + SEALED_BYTES, 8);
+	if (!mac)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	*mac = s->mac;
+	return send_out(xdp, s, n, reason);
 }
 
-/* Whether a server of the fleet sealed it */
-static __always_inline int is_sealed(struct context *x, const __u8 *gue, __u32 header, __u32 end)
+/* Opens an encapsulated packet, into `hops` and `inner`: an action where that ends it, else -1 */
+__noinline int open(struct xdp_md *xdp, struct scratch *s, const struct config *config)
 {
-	const struct config *config = x->config;
-	__u32 id = gue[3];
-	__u64 expected, mac = *(__u64 *)(gue + SEALED_BYTES);
-	const struct key *key = NULL;
+	if (!s || !config)
+		return XDP_DROP;
+	const struct packet *outer = &s->outer;
+	const __u32 header = outer->body + UDP_BYTES, inner = header + GUE_BYTES;
+	const struct cursor cursor = cursor_of(xdp, s), *c = &cursor;
+	const __u8 *kind = at(c, header + 4, 1);
+	if (kind && header + 5 <= outer->end && *kind >= KIND_RELAYED && *kind <= KIND_ALIVE)
+		return done(s, BETWEEN_SERVERS, XDP_PASS);
+	const struct address *sender = find(config, outer->source);
+	if (!sender || !(sender->roles & ROLE_MEMBER))
+		return done(s, STRANGER, XDP_DROP);
+	const __u8 *gue = at(c, header, GUE_BYTES), *first = at(c, inner, 1);
+	if (!gue || !first || inner >= outer->end)
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	struct hops *hops = &s->hops;
+	hops->count = gue[5] >> 4;
+	hops->index = gue[5] & 15;
 #pragma unroll
+	for (int i = 0; i < HOPS_MAX; i++)
+		hops->servers[i] = be16(gue + 6 + 2 * i);
+	const __u8 version = *first >> 4, id = gue[3];
+	const __u64 mac = *(__u64 *)(gue + SEALED_BYTES);
+	s->kind = gue[4];
+	s->epoch = (__u32)be16(gue + 20) << 16 | be16(gue + 22);
+	s->found.landing = be16(gue + 18);
+	if (gue[0] != 7 || gue[2] != 1 || gue[1] != (version == 4 ? 4 : version == 6 ? 41 : 59) ||
+	    (s->kind != KIND_STEERED && s->kind != KIND_FRAGMENT) || hops->count > HOPS_MAX ||
+	    (hops->index >= hops->count && (hops->count || hops->index)))
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	const struct key *key = NULL;
 	for (int i = 0; i < KEYS_MAX; i++)
 		if (!key && i < config->encapsulation_count && config->encapsulation[i].id == id)
 			key = &config->encapsulation[i];
-	return key && !seal(&x->cursor, key, header, end, &expected) && expected == mac;
+	if (!key || seal(xdp, s, key, header, outer->end) || s->mac != mac)
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	if (current_hop(hops) != s->me)
+		return done(s, WRONG_OWNER, XDP_DROP);
+	const struct cursor again = cursor_of(xdp, s);
+	if (version == 4 ? parse_ipv4(&again, inner, outer->end, &s->inner) :
+	    version == 6 ? parse_ipv6(&again, inner, outer->end, &s->inner) :
+				  -1)
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	return -1;
 }
 
-/* A packet that another server sent here */
-static __always_inline int arrived(struct context *x, const struct packet *outer)
+/* A packet that another server sent here, which `open` has opened and `examine` has looked at */
+__noinline int arrived(struct xdp_md *xdp, struct scratch *s, const struct config *config, const struct health *health)
 {
-	const __u32 header = outer->body + UDP_BYTES, inner = header + GUE_BYTES;
-	const struct config *config = x->config;
-	const __u8 *kind = at(&x->cursor, header + 4, 1);
-	if (kind && header + 5 <= outer->end && *kind >= KIND_RELAYED && *kind <= KIND_ALIVE)
-		return done(x, BETWEEN_SERVERS, XDP_PASS);
-	const struct address *sender = find(config, outer->source);
-	if (!sender || !(sender->roles & ROLE_MEMBER))
-		return done(x, STRANGER, XDP_DROP);
-	const __u8 *gue = at(&x->cursor, header, GUE_BYTES), *first = at(&x->cursor, inner, 1);
-	if (!gue || !first || inner >= outer->end)
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	struct hops hops = {};
-	hops.count = gue[5] >> 4;
-	hops.index = gue[5] & 15;
-#pragma unroll
-	for (int i = 0; i < HOPS_MAX; i++)
-		hops.servers[i] = be16(gue + 6 + 2 * i);
-	const __u8 expected = *first >> 4 == 4 ? 4 : *first >> 4 == 6 ? 41 : 59;
-	if (gue[0] != 7 || gue[2] != 1 || gue[1] != expected || (gue[4] != KIND_STEERED && gue[4] != KIND_FRAGMENT) ||
-	    hops.count > HOPS_MAX || (hops.index >= hops.count && (hops.count || hops.index)) ||
-	    !is_sealed(x, gue, header, outer->end))
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	const __u16 me = x->me, landing = be16(gue + 18);
-	const __u32 epoch = (__u32)be16(gue + 20) << 16 | be16(gue + 22);
-	const int is_fragment = gue[4] == KIND_FRAGMENT;
-	if (current_hop(&hops) != me)
-		return done(x, WRONG_OWNER, XDP_DROP);
-	struct packet p = {};
-	if (expected == 4 ? parse_ipv4(&x->cursor, inner, outer->end, &p) :
-	    expected == 41 ? parse_ipv6(&x->cursor, inner, outer->end, &p) : -1)
-		return done(x, BAD_ENCAPSULATION, XDP_DROP);
-	if (is_fragment)
-		return decapsulate(x, outer, inner, &p, REASSEMBLED);
-	struct found f = {};
-	examine(x, &p, &f);
-	const int newer = config->epoch - epoch - 1 < 0x7fffffff;
-	struct hops own = {};
-	if (f.subject == SUBJECT_RELAY) {
-		if (f.owner.site == config->me.site && f.owner.server == me)
-			return decapsulate(x, outer, inner, &p, OWN_SLICE);
-		if (!newer || f.owner.site != config->me.site)
-			return done(x, WRONG_OWNER, XDP_DROP);
-		push(&own, f.owner.server);
-	} else if (f.subject == SUBJECT_CLIENT) {
-		if (known(x, &p, &f) == me)
-			return decapsulate(x, outer, inner, &p, OWN_FLOW);
-		if (f.class == CLASS_ICE && f.owner.site == config->me.site && f.owner.server == me)
-			return decapsulate(x, outer, inner, &p, WAY_ENDS);
+	if (!s || !config || !health)
+		return XDP_DROP;
+	const struct found *f = &s->found;
+	const __u16 me = s->me;
+	const int newer = config->epoch - s->epoch - 1 < 0x7fffffff;
+	const int is_relay = f->subject == SUBJECT_RELAY;
+	s->own.count = 0;
+	s->own.index = 0;
+	if (is_relay) {
+		if (f->owner.site == config->me.site && f->owner.server == me)
+			return decapsulate(xdp, s, OWN_SLICE);
+		if (!newer || f->owner.site != config->me.site)
+			return done(s, WRONG_OWNER, XDP_DROP);
+		push(&s->own, f->owner.server);
+	} else if (f->subject == SUBJECT_CLIENT) {
+		if (known(xdp, s, 1) == me)
+			return decapsulate(xdp, s, OWN_FLOW);
+		if (f->class == CLASS_ICE && f->owner.site == config->me.site && f->owner.server == me)
+			return decapsulate(xdp, s, WAY_ENDS);
 	} else {
-		return done(x, WRONG_OWNER, XDP_DROP);
+		return done(s, WRONG_OWNER, XDP_DROP);
 	}
-	if (advance(x, &hops, 0))
-		return forward(x, outer, header, p.end, &hops, epoch, NEXT_HOP);
-	hops.index = hops.count - 1;
+	if (advance(s, health, 0))
+		return forward(xdp, s, config, NEXT_HOP);
+	s->hops.index = s->hops.count - 1;
 	if (newer) {
-		if (f.subject == SUBJECT_CLIENT)
-			way(x, hash_flow(config, &f.tuple), f.class, f.owner.server, &own);
-#pragma unroll
+		if (!is_relay) {
+			s->hash = hash_flow(config, &f->tuple);
+			way(s, config, health, f->class, 1);
+		}
 		for (int i = 0; i < HOPS_MAX; i++) {
-			__u16 server = own.servers[i];
-			if (i < own.count && server != me && server != landing && !hold(&hops, server) &&
-			    spares(x->health, x->me_is_dead, me, server))
-				push(&hops, server);
+			const __u16 server = s->own.servers[i];
+			if (i < s->own.count && server != me && server != f->landing && !hold(&s->hops, server) &&
+			    spares(health, s->me_is_dead, me, server))
+				push(&s->hops, server);
 		}
 	}
-	if (advance(x, &hops, 1))
-		return forward(x, outer, header, p.end, &hops, config->epoch, NEWER_ROW);
-	if (f.subject == SUBJECT_RELAY)
-		return done(x, WRONG_OWNER, XDP_DROP);
-	return decapsulate(x, outer, inner, &p, WAY_ENDS);
+	if (advance(s, health, 1)) {
+		s->epoch = config->epoch;
+		return forward(xdp, s, config, NEWER_ROW);
+	}
+	return is_relay ? done(s, WRONG_OWNER, XDP_DROP) : decapsulate(xdp, s, WAY_ENDS);
+}
+
+/* Whether the packet is encapsulated and for this server */
+static __always_inline int is_encapsulated(struct xdp_md *xdp, const struct scratch *s, const struct config *config)
+{
+	const struct packet *p = &s->outer;
+	const struct cursor c = cursor_of(xdp, s);
+	const struct member *here = &config->members[bounded(s->me, SERVERS_MAX - 1)];
+	const __u32 *ip = (const __u32 *)here->ip;
+	const __u16 *ports = at(&c, p->body, 4);
+	return p->protocol == 17 && !p->is_fragment && ports && p->body + UDP_BYTES <= p->end && here->port &&
+	       ports[1] == here->port && ip[0] == p->destination[0] && ip[1] == p->destination[1] &&
+	       ip[2] == p->destination[2] && ip[3] == p->destination[3];
+}
+
+__noinline int parse(struct xdp_md *xdp, struct scratch *s)
+{
+	if (!s)
+		return -1;
+	const struct cursor c = cursor_of(xdp, s);
+	return parse_frame(&c, &s->outer);
 }
 
 SEC("xdp.frags")
 int trunkline_steer(struct xdp_md *xdp)
 {
 	__u32 zero = 0;
-	struct context x = { .xdp = xdp };
 	__u32 *slot = bpf_map_lookup_elem(&in_force, &zero);
 	if (!slot || !*slot)
 		return XDP_PASS;
 	__u32 index = *slot - 1;
-	x.config = bpf_map_lookup_elem(&configs, &index);
-	x.health = bpf_map_lookup_elem(&healths, &zero);
-	if (!x.config || !x.health)
+	const struct config *config = bpf_map_lookup_elem(&configs, &index);
+	const struct health *health = bpf_map_lookup_elem(&healths, &zero);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!config || !health || !s)
 		return XDP_PASS;
-	x.cursor.data = (void *)(long)xdp->data;
-	x.cursor.end = (void *)(long)xdp->data_end;
-	x.cursor.length = bpf_xdp_get_buff_len(xdp);
-	x.me = x.config->me.server;
-	if (x.health->beat_ns != ~0ULL)
-		x.me_is_dead = bpf_ktime_get_coarse_ns() > x.health->beat_ns + BEAT_WITHIN_NS;
-	struct packet p = {};
-	int failed = parse_frame(&x.cursor, &p);
+	s->length = bpf_xdp_get_buff_len(xdp);
+	s->me = config->me.server;
+	s->me_is_dead =
+		health->beat_ns != ~0ULL && bpf_ktime_get_coarse_ns() > health->beat_ns + BEAT_WITHIN_NS;
+	const int failed = parse(xdp, s);
 	if (failed)
-		return done(&x, -1 - failed, XDP_PASS);
-	if (p.protocol == 17 && !p.is_fragment && x.me < SERVERS_MAX) {
-		const struct member *here = &x.config->members[x.me & (SERVERS_MAX - 1)];
-		const __u32 *ip = (const __u32 *)here->ip;
-		const __u16 *ports = at(&x.cursor, p.body, 4);
-		if (ports && p.body + UDP_BYTES <= p.end && here->port && ports[1] == here->port &&
-		    ip[0] == p.destination[0] && ip[1] == p.destination[1] && ip[2] == p.destination[2] &&
-		    ip[3] == p.destination[3])
-			return arrived(&x, &p);
+		return done(s, -1 - failed, XDP_PASS);
+	if (!is_encapsulated(xdp, s, config)) {
+		examine(xdp, s, config, 0);
+		return landed(xdp, s, config, health);
 	}
-	struct found f = {};
-	examine(&x, &p, &f);
-	return landed(&x, &p, &f);
+	const int ended = open(xdp, s, config);
+	if (ended >= 0)
+		return ended;
+	if (s->kind == KIND_FRAGMENT)
+		return decapsulate(xdp, s, REASSEMBLED);
+	examine(xdp, s, config, 1);
+	return arrived(xdp, s, config, health);
 }
 
 /* On the far end of a virtual link: XDP_TX of the near end is delivered only if the far end runs a program as well. */

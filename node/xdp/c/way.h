@@ -3,7 +3,7 @@
 #pragma once
 
 struct hops {
-	__u16 servers[HOPS_MAX];
+	__u16 servers[8]; /* HOPS_MAX of them; the power of two bounds an index */
 	__u16 count, index;
 };
 
@@ -13,7 +13,7 @@ static __always_inline int spares(const struct health *health, int me_is_dead, _
 		return 0;
 	if (server == me)
 		return !me_is_dead;
-	return !health->is_dead[server];
+	return !health->is_dead[bounded(server, SERVERS_MAX - 1)];
 }
 
 static __always_inline int hold(const struct hops *hops, __u16 server)

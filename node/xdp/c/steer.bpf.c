@@ -497,15 +497,42 @@ static __always_inline int is_v4(const struct member *member)
 	return words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff);
 }
 
-static __always_inline void write_addresses(__u8 *ip, int v4, const struct member *here, const struct member *there)
+/* The IP and UDP headers around `payload` bytes, from `l2` on; the UDP header, or NULL if there is no room */
+static __always_inline __u8 *write_outer(const struct cursor *c, __u32 l2, const struct member *here,
+					 const struct member *there, __u32 payload, __u16 source_port)
 {
-	if (v4) {
+	__u8 *ip, *udp;
+	if (is_v4(here)) {
+		ip = at(c, l2, 28);
+		if (!ip)
+			return NULL;
+		__builtin_memset(ip, 0, 20);
+		ip[0] = 0x45;
+		*(__u16 *)(ip + 2) = bpf_htons(payload + 28);
+		ip[6] = 0x40;
+		ip[8] = 64;
+		ip[9] = 17;
 		__builtin_memcpy(ip + 12, here->ip + 12, 4);
 		__builtin_memcpy(ip + 16, there->ip + 12, 4);
+		header_checksum(ip);
+		udp = ip + 20;
 	} else {
+		ip = at(c, l2, 48);
+		if (!ip)
+			return NULL;
+		*(__u32 *)ip = bpf_htonl(0x60000000);
+		*(__u16 *)(ip + 4) = bpf_htons(payload + UDP_BYTES);
+		ip[6] = 17;
+		ip[7] = 64;
 		__builtin_memcpy(ip + 8, here->ip, 16);
 		__builtin_memcpy(ip + 24, there->ip, 16);
+		udp = ip + 40;
 	}
+	*(__u16 *)udp = source_port;
+	*(__u16 *)(udp + 2) = there->port;
+	*(__u16 *)(udp + 4) = bpf_htons(payload + UDP_BYTES);
+	*(__u16 *)(udp + 6) = 0;
+	return udp;
 }
 
 /* Keeps the Ethernet header and its tags before the frame's front moves. */
@@ -571,38 +598,11 @@ __noinline int encapsulate(struct xdp_md *xdp, struct scratch *s, const struct c
 	if (restore_ethernet(xdp, s, l2, v4))
 		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	const struct cursor c = cursor_of(xdp, s);
-	__u8 *ip = at(&c, l2, 28 + GUE_BYTES);
-	if (!ip)
+	if (!write_outer(&c, l2, here, there, inner + GUE_BYTES, bpf_htons(0xc000 | (s->entropy & 0x3fff))))
 		return done(s, NO_NEIGHBOUR, XDP_DROP);
-	if (v4) {
-		__builtin_memset(ip, 0, 20);
-		ip[0] = 0x45;
-		*(__u16 *)(ip + 2) = bpf_htons(inner + GUE_BYTES + 28);
-		ip[6] = 0x40;
-		ip[8] = 64;
-		ip[9] = 17;
-		write_addresses(ip, 1, here, there);
-		header_checksum(ip);
-	} else {
-		if (!at(&c, l2, 48 + GUE_BYTES))
-			return done(s, NO_NEIGHBOUR, XDP_DROP);
-		*(__u32 *)ip = bpf_htonl(0x60000000);
-		*(__u16 *)(ip + 4) = bpf_htons(inner + GUE_BYTES + UDP_BYTES);
-		ip[6] = 17;
-		ip[7] = 64;
-		ip = at(&c, l2, 48);
-		if (!ip)
-			return done(s, NO_NEIGHBOUR, XDP_DROP);
-		write_addresses(ip, 0, here, there);
-	}
-	__u8 *udp = at(&c, l2 + outer - UDP_BYTES, UDP_BYTES + GUE_BYTES);
-	if (!udp)
+	__u8 *gue = at(&c, l2 + outer, GUE_BYTES);
+	if (!gue)
 		return done(s, NO_NEIGHBOUR, XDP_DROP);
-	*(__u16 *)udp = bpf_htons(0xc000 | (s->entropy & 0x3fff));
-	*(__u16 *)(udp + 2) = there->port;
-	*(__u16 *)(udp + 4) = bpf_htons(inner + GUE_BYTES + UDP_BYTES);
-	*(__u16 *)(udp + 6) = 0;
-	__u8 *gue = udp + UDP_BYTES;
 	gue[0] = 7;
 	gue[1] = inner_v4 ? 4 : 41;
 	gue[2] = 1;
@@ -720,25 +720,21 @@ __noinline int forward(struct xdp_md *xdp, struct scratch *s, const struct confi
 	const struct member *there = &config->members[bounded(to, SERVERS_MAX - 1)];
 	const int v4 = is_v4(here);
 	struct neighbour *n = neighbour_of(xdp, s, config, to);
-	if (!n || !here->port || !there->port || is_v4(there) != v4)
+	/* Ethernet may have padded. */
+	if (!n || !here->port || !there->port || is_v4(there) != v4 ||
+	    (s->length != s->inner.end && bpf_xdp_adjust_tail(xdp, (int)s->inner.end - (int)s->length)))
 		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	const struct cursor c = cursor_of(xdp, s);
-	__u8 *ethernet = at(&c, 0, 14), *ip = at(&c, s->outer.start, 40);
-	__u8 *udp = at(&c, s->outer.body, UDP_BYTES), *gue = at(&c, header, GUE_BYTES);
-	if (!ethernet || !ip || !udp || !gue)
+	__u8 *ethernet = at(&c, 0, 14), *udp = at(&c, s->outer.body, UDP_BYTES);
+	if (!ethernet || !udp)
 		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	__builtin_memcpy(ethernet, n->destination, 6);
 	__builtin_memcpy(ethernet + 6, n->source, 6);
-	write_addresses(ip, v4, here, there);
-	if (v4) {
-		ip[8] = 64;
-		*(__u16 *)(ip + 10) = 0;
-		header_checksum(ip);
-	} else {
-		ip[7] = 64;
-	}
-	*(__u16 *)(udp + 2) = there->port;
-	*(__u16 *)(udp + 6) = 0;
+	if (!write_outer(&c, s->outer.start, here, there, s->inner.end - header, *(__u16 *)udp))
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
+	__u8 *gue = at(&c, header, GUE_BYTES);
+	if (!gue)
+		return done(s, NO_NEIGHBOUR, XDP_DROP);
 	gue[3] = config->encapsulation[0].id;
 	*(__u32 *)(gue + 20) = bpf_htonl(s->epoch);
 	write_hops(gue, &s->hops);
@@ -796,6 +792,10 @@ __noinline int open(struct xdp_md *xdp, struct scratch *s, const struct config *
 	if (version == 4 ? parse_ipv4(&again, inner, outer->end, &s->inner) :
 	    version == 6 ? parse_ipv6(&again, inner, outer->end, &s->inner) :
 				  -1)
+		return done(s, BAD_ENCAPSULATION, XDP_DROP);
+	/* What is encapsulated is one packet, and nothing behind it. */
+	const __u8 *udp = at(&again, outer->body, UDP_BYTES);
+	if (outer->body - outer->start != (outer->version == 4 ? 20 : 40) || !udp || be16(udp + 4) != outer->end - outer->body || s->inner.end != outer->end)
 		return done(s, BAD_ENCAPSULATION, XDP_DROP);
 	return -1;
 }

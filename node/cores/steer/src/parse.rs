@@ -177,6 +177,12 @@ pub fn ports(bytes: &[u8], at: usize) -> Option<(u16, u16)> {
     Some((u16_at(bytes, at)?, u16_at(bytes, at.saturating_add(2))?))
 }
 
+/// What a UDP header says of the length of header and payload.
+#[must_use]
+pub fn udp_bytes(bytes: &[u8], at: usize) -> Option<usize> {
+    u16_at(bytes, at.saturating_add(4)).map(usize::from)
+}
+
 /// The front of a packet of ours that an ICMP error quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {

@@ -9,6 +9,7 @@ use trunkline_wire::token::{Keyring, MacKey};
 
 use crate::classify::{self, Class};
 use crate::parse::{self, NotSteerable, Packet, protocol};
+use crate::row::NOBODY;
 use crate::table::{FiveTuple, SteeringTable};
 use crate::verdict::{Reason, Verdict};
 use crate::way::{self, Dead};
@@ -40,6 +41,14 @@ pub trait Flows {
     fn owner(&self, flow: &FiveTuple) -> Option<u16>;
     /// What the kernel says of a TCP segment. `error` when it is only quoted by an ICMP error.
     fn tcp(&self, flow: &FiveTuple, segment: Option<&[u8]>) -> TcpState;
+}
+
+/// What changes from packet to packet.
+pub struct Known<'a> {
+    /// Flows.
+    pub flows: &'a dyn Flows,
+    /// Servers that do not answer.
+    pub dead: &'a Dead,
 }
 
 /// Everything that decides, immutable per epoch.
@@ -97,17 +106,17 @@ impl Steerer {
     /// Decides about a frame. What is to be sent, or what the stack gets where that is not the frame as it came, is appended
     /// to `out` from its IP header on.
     #[must_use]
-    pub fn steer(&self, frame: &[u8], flows: &dyn Flows, dead: &Dead, out: &mut Vec<u8>) -> Verdict {
+    pub fn steer(&self, frame: &[u8], known: &Known<'_>, out: &mut Vec<u8>) -> Verdict {
         let packet = match parse::frame(frame) {
             Ok(packet) => packet,
             Err(NotSteerable::NotIp) => return Verdict::Pass(Reason::NotIp),
             Err(NotSteerable::Malformed) => return Verdict::Pass(Reason::Malformed),
         };
-        if let Some(opened) = self.encapsulated(frame, &packet, flows, dead, out) {
+        if let Some(opened) = self.encapsulated(frame, &packet, known, out) {
             return opened;
         }
         match self.subject(frame, &packet) {
-            Ok(subject) => self.landed(frame, &packet, &subject, flows, dead, out),
+            Ok(subject) => self.landed(frame, &packet, &subject, known, out),
             Err(verdict) => verdict,
         }
     }
@@ -193,7 +202,7 @@ impl Steerer {
     }
 
     /// The server that is known to have a client's flow.
-    fn known(&self, bytes: &[u8], flow: &FiveTuple, tcp: TcpSegment, flows: &dyn Flows) -> Option<u16> {
+    fn owner(&self, bytes: &[u8], flow: &FiveTuple, tcp: TcpSegment, flows: &dyn Flows) -> Option<u16> {
         let segment = match tcp {
             TcpSegment::None => return flows.owner(flow),
             TcpSegment::At(at) => bytes.get(at..),
@@ -207,14 +216,13 @@ impl Steerer {
         frame: &[u8],
         packet: &Packet,
         subject: &Subject,
-        flows: &dyn Flows,
-        dead: &Dead,
+        known: &Known<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
         let me = self.me.server;
         let (hops, reason, stays, entropy) = match subject {
             Subject::Fragment(hash) => {
-                let row = self.row(*hash, Class::Stateless, dead);
+                let row = self.row(*hash, Class::Stateless, known.dead);
                 (row, Reason::Fragment, Reason::Reassembled, *hash >> 48)
             }
             Subject::Relay { owner, .. } if *owner == self.me => return Verdict::Pass(Reason::OwnSlice),
@@ -226,9 +234,9 @@ impl Steerer {
             }
             Subject::Client { flow, class, tcp } => {
                 let hash = self.table.hash(flow);
-                match (self.known(frame, flow, *tcp, flows), class) {
+                match (self.owner(frame, flow, *tcp, known.flows), class) {
                     (Some(server), _) if server == me => return Verdict::Pass(Reason::OwnFlow),
-                    (Some(server), _) if dead.spares(server) => {
+                    (Some(server), _) if known.dead.spares(server) => {
                         (one(server), Reason::KnownFlow, Reason::OwnFlow, hash >> 48)
                     }
                     (_, Class::Ice(owner)) if owner.site != self.me.site => {
@@ -236,26 +244,33 @@ impl Steerer {
                     }
                     (_, class) => {
                         let (reason, stays) = reasons(*class);
-                        (self.row(hash, *class, dead), reason, stays, hash >> 48)
+                        (self.row(hash, *class, known.dead), reason, stays, hash >> 48)
                     }
                 }
             }
         };
-        let Some(to) = hops.current() else { return Verdict::Pass(stays) };
+        if hops.servers().is_empty() {
+            return Verdict::Pass(stays);
+        }
         let kind = if matches!(subject, Subject::Fragment(_)) { Kind::Fragment } else { Kind::Steered };
         let header = Header { kind, hops, landing: self.me, epoch: self.epoch };
         let reason =
             if reason == Reason::OpenerAsks && hops.servers().len() == 1 { Reason::Row } else { reason };
+        let inner = frame.get(packet.start..packet.end).unwrap_or_default();
+        let is_reachable = hops.current().is_some_and(|server| self.members.contains_key(&server));
+        if is_reachable && !self.fits(inner.len()) {
+            let is_tcp = packet.protocol == protocol::TCP;
+            return if is_tcp { Verdict::Drop(Reason::TcpTooLarge) } else { Verdict::Pass(Reason::TooLarge) };
+        }
         let entropy = ENTROPY_BASE | u16::try_from(entropy).unwrap_or(0) & ENTROPY_MASK;
-        self.forward(
-            frame.get(packet.start..packet.end).unwrap_or_default(),
-            packet,
-            header,
-            to,
-            reason,
-            entropy,
-            out,
-        )
+        self.forward(inner, header, reason, entropy, out)
+    }
+
+    /// Whether the site's fabric carries an encapsulated packet of so many bytes. What came encapsulated does fit.
+    fn fits(&self, packet_bytes: usize) -> bool {
+        let is_v4 = self.members.get(&self.me.server).is_none_or(SocketAddr::is_ipv4);
+        let outer = if is_v4 { gue::OUTER_IPV4_BYTES } else { gue::OUTER_IPV6_BYTES };
+        packet_bytes.saturating_add(gue::HEADER_BYTES).saturating_add(outer) <= self.mtu
     }
 
     /// The hops of a flow's row from here.
@@ -265,25 +280,18 @@ impl Steerer {
         way::of(class, row, self.table.fallback(index), dead, self.me.server)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn forward(
         &self,
         inner: &[u8],
-        packet: &Packet,
         header: Header,
-        to: u16,
         reason: Reason,
         entropy: u16,
         out: &mut Vec<u8>,
     ) -> Verdict {
+        let to = header.hops.current().unwrap_or(NOBODY);
         let places = self.members.get(&self.me.server).zip(self.members.get(&to));
         let Some((from, place)) = places else { return Verdict::Drop(Reason::NoNeighbour) };
         let payload = inner.len().saturating_add(gue::HEADER_BYTES);
-        let outer = if from.is_ipv4() { gue::OUTER_IPV4_BYTES } else { gue::OUTER_IPV6_BYTES };
-        if payload.saturating_add(outer) > self.mtu {
-            let is_tcp = packet.protocol == protocol::TCP;
-            return if is_tcp { Verdict::Drop(Reason::TcpTooLarge) } else { Verdict::Pass(Reason::TooLarge) };
-        }
         if !gue::write_outer(SocketAddr::new(from.ip(), entropy), *place, payload, out) {
             return Verdict::Drop(Reason::NoNeighbour);
         }
@@ -297,8 +305,7 @@ impl Steerer {
         &self,
         frame: &[u8],
         packet: &Packet,
-        flows: &dyn Flows,
-        dead: &Dead,
+        known: &Known<'_>,
         out: &mut Vec<u8>,
     ) -> Option<Verdict> {
         let here = self.members.get(&self.me.server)?;
@@ -322,26 +329,26 @@ impl Steerer {
         if header.hops.current() != Some(self.me.server) {
             return Some(Verdict::Drop(Reason::WrongOwner));
         }
-        let Ok(packet) = parse::packet(inner, 0) else {
-            return Some(Verdict::Drop(Reason::BadEncapsulation));
-        };
-        let inner = inner.get(..packet.end)?;
-        let verdict = self.arrived(inner, &packet, header, entropy, flows, dead, out);
+        // What is encapsulated is one packet, and nothing behind it; the headers around it are as we write them.
+        let plain = if packet.destination.is_ipv4() { 20 } else { 40 };
+        let is_whole = packet.body.saturating_sub(packet.start) == plain
+            && parse::udp_bytes(frame, packet.body) == Some(end.saturating_sub(packet.body));
+        let packet = parse::packet(inner, 0).ok().filter(|packet| packet.end == inner.len() && is_whole);
+        let Some(packet) = packet else { return Some(Verdict::Drop(Reason::BadEncapsulation)) };
+        let verdict = self.arrived(inner, &packet, header, entropy, known, out);
         if matches!(verdict, Verdict::Pass(_)) {
             out.extend_from_slice(inner);
         }
         Some(verdict)
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn arrived(
         &self,
         inner: &[u8],
         packet: &Packet,
         header: Header,
         entropy: u16,
-        flows: &dyn Flows,
-        dead: &Dead,
+        known: &Known<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
         let subject = match self.subject(inner, packet) {
@@ -357,20 +364,20 @@ impl Steerer {
             Subject::Relay { owner, .. } if newer && owner.site == self.me.site => one(owner.server),
             Subject::Relay { .. } => return Verdict::Drop(Reason::WrongOwner),
             Subject::Client { flow, class, tcp } => {
-                if self.known(inner, flow, *tcp, flows) == Some(self.me.server) {
+                if self.owner(inner, flow, *tcp, known.flows) == Some(self.me.server) {
                     return Verdict::Pass(Reason::OwnFlow);
                 }
                 if matches!(class, Class::Ice(owner) if *owner == self.me) {
                     return Verdict::Pass(Reason::WayEnds);
                 }
-                self.row(self.table.hash(flow), *class, dead)
+                self.row(self.table.hash(flow), *class, known.dead)
             }
         };
         let mut hops = header.hops;
-        let others = |server: u16| server != self.me.server && dead.spares(server);
-        if let Some(to) = hops.advance(|server| dead.spares(server)) {
+        let others = |server: u16| server != self.me.server && known.dead.spares(server);
+        if hops.advance(|server| known.dead.spares(server)).is_some() {
             let header = Header { hops, ..header };
-            return self.forward(inner, packet, header, to, Reason::NextHop, entropy, out);
+            return self.forward(inner, header, Reason::NextHop, entropy, out);
         }
         let mut hops = header.hops;
         let last = u8::try_from(hops.servers().len()).unwrap_or(0).saturating_sub(1);
@@ -383,9 +390,9 @@ impl Steerer {
             }
         }
         match hops.advance(others) {
-            Some(to) => {
+            Some(_) => {
                 let header = Header { hops, epoch: self.epoch, ..header };
-                self.forward(inner, packet, header, to, Reason::NewerRow, entropy, out)
+                self.forward(inner, header, Reason::NewerRow, entropy, out)
             }
             None if matches!(subject, Subject::Relay { .. }) => Verdict::Drop(Reason::WrongOwner),
             None => Verdict::Pass(Reason::WayEnds),

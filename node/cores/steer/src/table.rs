@@ -108,6 +108,12 @@ impl SteeringTable {
         self.rows.get(index as usize).copied()
     }
 
+    /// The secret of the hash.
+    #[must_use]
+    pub const fn hash_key(&self) -> &[u8; 16] {
+        &self.hash_key
+    }
+
     /// All rows.
     #[must_use]
     pub fn rows(&self) -> &[Row] {

@@ -257,3 +257,6 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
         IpAddr::V6(v6) => v6.octets(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ use zerocopy::transmute_ref;
 
 use crate::layout::{Config, Flow, Health, Neighbour};
 
-const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
+/// What `build.rs` compiled.
+pub(crate) const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
 const CONFIG_BYTES: usize = size_of::<Config>();
 const FLOW_BYTES: usize = size_of::<Flow>();
 const HEALTH_BYTES: usize = size_of::<Health>();

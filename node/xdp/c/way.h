@@ -20,8 +20,9 @@ __noinline int way(struct scratch *s, const struct config *config, const struct 
 	hops->count = 0;
 	hops->index = 0;
 	if (class == CLASS_OPENER) {
-		order[0] = row->previous[0] == taker ? 0 : row->previous[0];
-		order[1] = row->previous[1] == taker ? 0 : row->previous[1];
+		order[0] = row->next == taker ? 0 : row->next;
+		order[1] = row->previous[0] == taker ? 0 : row->previous[0];
+		order[2] = row->previous[1] == taker ? 0 : row->previous[1];
 	} else if (class == CLASS_STATELESS) {
 		order[0] = taker;
 	} else if (class == CLASS_ICE) {

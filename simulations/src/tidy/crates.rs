@@ -15,7 +15,10 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("trunkline-backbone", &["wire"]),
     ("trunkline-shard", &["wire", "turn", "sfu", "steer", "backbone"]),
     ("trunkline-xdp", &["wire", "steer"]),
-    ("trunkline-node", &["xdp", "proto", "wire", "turn", "sfu", "steer", "backbone", "shard", "control-plane"]),
+    (
+        "trunkline-node",
+        &["xdp", "proto", "wire", "turn", "sfu", "steer", "backbone", "shard", "control-plane"],
+    ),
     ("trunkline-fleet", &["wire", "steer"]),
     ("trunkline-control-plane", &["proto", "wire", "steer", "fleet"]),
     ("trunkline-simulations", &["*"]),

@@ -28,8 +28,8 @@ impl Dead {
 /// Where a packet without a known flow goes from the server it landed on. No hops: it stays.
 ///
 /// A member of a flow visits the row's owner, those before it, the one to come, and the one that takes over for a dead
-/// owner. An opener asks the owners before first, so that a repeated Allocate finds its flow, and ends at the
-/// owner, who takes it. `me` stands in the way only as that last one.
+/// owner. An opener asks the one to come and the owners before first, so that a repeated Allocate finds its flow, and ends
+/// at the owner, who takes it. `me` stands in the way only as that last one.
 #[must_use]
 pub fn of(class: Class, row: Row, fallback: [u16; 2], dead: &Dead, me: u16) -> Hops {
     let [first, second] = row.previous;
@@ -43,7 +43,7 @@ pub fn of(class: Class, row: Row, fallback: [u16; 2], dead: &Dead, me: u16) -> H
     };
     match class {
         Class::Opener => {
-            for server in [first, second] {
+            for server in [row.next, first, second] {
                 if server != taker {
                     add(server);
                 }

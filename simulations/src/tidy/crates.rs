@@ -6,7 +6,7 @@ use super::Finding;
 use super::tree::Source;
 
 /// What a package of the workspace may depend on; packages that are not listed here may use everything.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("trunkline-proto", &[]),
     ("trunkline-wire", &[]),
     ("trunkline-turn", &["wire"]),
@@ -14,7 +14,11 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("trunkline-steer", &["wire"]),
     ("trunkline-backbone", &["wire"]),
     ("trunkline-shard", &["wire", "turn", "sfu", "steer", "backbone"]),
-    ("trunkline-node", &["proto", "wire", "turn", "sfu", "steer", "backbone", "shard", "control-plane"]),
+    ("trunkline-xdp", &["wire", "steer"]),
+    (
+        "trunkline-node",
+        &["xdp", "proto", "wire", "turn", "sfu", "steer", "backbone", "shard", "control-plane"],
+    ),
     ("trunkline-fleet", &["wire", "steer"]),
     ("trunkline-control-plane", &["proto", "wire", "steer", "fleet"]),
     ("trunkline-simulations", &["*"]),

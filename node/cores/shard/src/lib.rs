@@ -91,7 +91,8 @@ impl Shard {
 
     /// The owner takes it; nobody passes such a packet on a second time.
     fn handle_encapsulated(&mut self, now: Now, bytes: &[u8], body: Body, egress: &mut Egress) {
-        let Some((_landing, inner)) = gue::open(&self.turn.config().keyring, bytes) else {
+        let opened = gue::open(&self.turn.config().keyring, bytes);
+        let Some((_, inner)) = opened.filter(|(header, _)| header.kind == gue::Kind::Relayed) else {
             return self.turn.drop_packet(DropReason::BadEncapsulation);
         };
         let payload = body.part(inner.payload);

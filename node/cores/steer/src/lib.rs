@@ -11,8 +11,16 @@
     )
 )]
 
+pub mod classify;
+pub mod parse;
 mod row;
+mod steerer;
 mod table;
+mod verdict;
+mod way;
 
 pub use row::{Chain, NOBODY, Row};
+pub use steerer::{Flows, Known, Role, Slices, Steerer, TcpState};
 pub use table::{FiveTuple, ROWS_DEFAULT, ROWS_MAX, ROWS_MIN, SteeringTable, TableFault};
+pub use verdict::{Reason, Verdict};
+pub use way::Dead;

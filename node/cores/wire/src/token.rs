@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use siphasher::sip::SipHasher24;
 use subtle::ConstantTimeEq;
 
@@ -29,18 +29,70 @@ impl std::fmt::Debug for FleetKey {
     }
 }
 
+impl FleetKey {
+    /// The key of one purpose for MACs over messages of a fixed layout, which a program in the kernel computes as well.
+    #[must_use]
+    pub fn derive(&self, purpose: Purpose) -> MacKey {
+        let (front, back) = (mac(self, purpose, &[b"front"]), mac(self, purpose, &[b"back"]));
+        let [a, b, c, d, e, f, g, h] = front;
+        let [i, j, k, l, m, n, o, p] = back;
+        MacKey { id: self.id, secret: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] }
+    }
+}
+
+/// A key derived from a fleet key for one purpose.
+#[derive(Clone, Copy)]
+pub struct MacKey {
+    /// Of the fleet key.
+    pub id: u8,
+    /// 128 secret bits.
+    pub secret: [u8; 16],
+}
+
+impl MacKey {
+    /// SipHash-2-4 of `message`, little-endian.
+    #[must_use]
+    pub fn mac(&self, message: &[u8]) -> [u8; 8] {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(message);
+        hasher.finish().to_le_bytes()
+    }
+}
+
+impl std::fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MacKey({}, …)", self.id)
+    }
+}
+
 /// The key that seals, and those that are still good for opening.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     current: FleetKey,
     previous: Vec<FleetKey>,
+    /// Of [`Purpose::Encapsulation`], the sealing one first: needed for every packet between servers.
+    encapsulation: Vec<MacKey>,
 }
 
 impl Keyring {
     /// Seals with `current`; opens with it and with `previous`.
     #[must_use]
-    pub const fn new(current: FleetKey, previous: Vec<FleetKey>) -> Self {
-        Self { current, previous }
+    pub fn new(current: FleetKey, previous: Vec<FleetKey>) -> Self {
+        let keys = std::iter::once(&current).chain(&previous);
+        let encapsulation = keys.map(|key| key.derive(Purpose::Encapsulation)).collect();
+        Self { current, previous, encapsulation }
+    }
+
+    /// The keys of packets between servers, the one that seals first.
+    #[must_use]
+    pub fn encapsulation(&self) -> &[MacKey] {
+        &self.encapsulation
+    }
+
+    /// The keys of one purpose, the one that seals first.
+    #[must_use]
+    pub fn derive(&self, purpose: Purpose) -> Vec<MacKey> {
+        std::iter::once(&self.current).chain(&self.previous).map(|key| key.derive(purpose)).collect()
     }
 
     fn named(&self, id: u8) -> Option<&FleetKey> {
@@ -71,6 +123,8 @@ pub enum Purpose {
     Reservation = 2,
     /// A packet between two servers
     Encapsulation = 3,
+    /// The username fragment of an ICE session
+    Ufrag = 4,
 }
 
 fn mac(key: &FleetKey, purpose: Purpose, parts: &[&[u8]]) -> [u8; 8] {
@@ -204,6 +258,53 @@ impl ReservationToken {
     }
 }
 
+/// Characters of the username fragments that this fleet gives out: 12 bytes in base64.
+pub const UFRAG_CHARS: usize = 16;
+
+const UFRAG_BYTES: usize = 12;
+/// Key id, server and serial number; 4 bytes of MAC follow.
+const UFRAG_SEALED: usize = 8;
+
+/// The username fragment of an ICE session (RFC 8445 §5.3): it names the server that has the session. Its characters are
+/// ICE's (`+` and `/` beside letters and digits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ufrag {
+    /// The server that has the session.
+    pub node: NodeId,
+    /// Tells the sessions of a server apart: 24 bits.
+    pub serial: [u8; 3],
+}
+
+impl Ufrag {
+    /// The fragment as it is told to the other side.
+    #[must_use]
+    pub fn seal(self, key: &MacKey) -> [u8; UFRAG_CHARS] {
+        let [n0, n1, n2, n3] = self.node.to_bytes();
+        let [r0, r1, r2] = self.serial;
+        let sealed = [key.id, n0, n1, n2, n3, r0, r1, r2];
+        let [m0, m1, m2, m3, ..] = key.mac(&sealed);
+        let bytes: [u8; UFRAG_BYTES] = [key.id, n0, n1, n2, n3, r0, r1, r2, m0, m1, m2, m3];
+        let mut text = [0; UFRAG_CHARS];
+        // 12 bytes always fill 16 characters.
+        let _ = STANDARD_NO_PAD.encode_slice(bytes, &mut text);
+        text
+    }
+
+    /// What a fragment says, if a server of this fleet made it.
+    #[must_use]
+    pub fn open(keys: &[MacKey], text: &[u8; UFRAG_CHARS]) -> Option<Self> {
+        let mut bytes = [0; UFRAG_BYTES];
+        if STANDARD_NO_PAD.decode_slice(text, &mut bytes) != Ok(UFRAG_BYTES) {
+            return None;
+        }
+        let (sealed, tag) = bytes.split_first_chunk::<UFRAG_SEALED>()?;
+        let [id, n0, n1, n2, n3, serial @ ..] = *sealed;
+        let expected = keys.iter().find(|key| key.id == id)?.mac(sealed);
+        let is_ours = expected.get(..tag.len()).is_some_and(|front| bool::from(front.ct_eq(tag)));
+        is_ours.then_some(Self { node: NodeId::from_bytes([n0, n1, n2, n3]), serial })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,5 +376,18 @@ mod tests {
         let mut forged = sealed;
         forged[5] ^= 1;
         assert_eq!(ReservationToken::open(&keyring(1), forged), None);
+    }
+    #[test]
+    fn a_username_fragment_names_its_server_and_every_flipped_bit_is_noticed() {
+        let keys = keyring(1).derive(Purpose::Ufrag);
+        let ufrag = Ufrag { node: NODE, serial: [1, 2, 3] };
+        let text = ufrag.seal(&keys[0]);
+        assert_eq!(Ufrag::open(&keys, &text), Some(ufrag));
+        assert_eq!(Ufrag::open(&keyring(2).derive(Purpose::Ufrag), &text), None);
+        for bit in 0..UFRAG_CHARS * 8 {
+            let mut flipped = text;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Ufrag::open(&keys, &flipped), None, "bit {bit}");
+        }
     }
 }

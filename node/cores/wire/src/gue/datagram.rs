@@ -1,27 +1,14 @@
-//! Packets between servers: generic UDP encapsulation (draft-ietf-intarea-gue, version 0) of a whole IP packet,
-//! with the landing server and a keyed MAC in the header's private fields.
-//!
-//! Layout: 4 bytes GUE header (version 0, header length 3 words, protocol 4 or 41, private flag), 4 bytes landing
-//! [`NodeId`], 8 bytes MAC over protocol, landing server and packet, then the inner packet.
+//! A UDP datagram as a whole IP packet inside an encapsulated one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use super::{HEADER_BYTES, Header, Hops, Kind};
 use crate::flow::NodeId;
-use crate::token::{Keyring, Purpose};
-
-/// Bytes in front of the inner packet.
-pub const HEADER_BYTES: usize = 16;
+use crate::token::Keyring;
 
 /// Bytes of the inner IPv4 and UDP headers in front of a payload.
 const IPV4_UDP_BYTES: usize = 28;
-
-/// Header length in 32-bit words behind the first one.
-const HEADER_WORDS: u8 = 3;
-/// The key's id rides in the flags' low byte; the high byte marks the private fields.
-const PRIVATE_FLAG: u8 = 0x01;
-const PROTOCOL_IPV4: u8 = 4;
-const PROTOCOL_IPV6: u8 = 41;
 const PROTOCOL_UDP: u8 = 17;
 /// Bytes of a UDP header.
 const UDP_BYTES: usize = 8;
@@ -37,26 +24,19 @@ pub struct Datagram {
     pub payload: Range<usize>,
 }
 
-/// Opens an encapsulated datagram: the server it landed on, and what came. `None` when the frame is wrong or its MAC
-/// is not one of this fleet's: such a packet is dropped before anything is learnt from it.
+/// Opens an encapsulated datagram: its header, and what came. `None` when the frame is wrong or its MAC is not one of this
+/// fleet's: such a packet is dropped before anything is learnt from it.
 #[must_use]
-pub fn open(keyring: &Keyring, bytes: &[u8]) -> Option<(NodeId, Datagram)> {
-    let (header, inner) = bytes.split_first_chunk::<HEADER_BYTES>()?;
-    let [version, protocol, flag, key, n0, n1, n2, n3, tag @ ..] = *header;
-    let is_ours =
-        version == HEADER_WORDS && flag == PRIVATE_FLAG && matches!(protocol, PROTOCOL_IPV4 | PROTOCOL_IPV6);
-    let landing = [n0, n1, n2, n3];
-    if !is_ours || !keyring.open_mac(key, Purpose::Encapsulation, &[&[protocol], &landing, inner], &tag) {
-        return None;
-    }
+pub fn open(keyring: &Keyring, bytes: &[u8]) -> Option<(Header, Datagram)> {
+    let (header, inner) = Header::open(keyring, bytes)?;
     let mut datagram = parse_udp(inner)?;
     datagram.payload.start = datagram.payload.start.checked_add(HEADER_BYTES)?;
     datagram.payload.end = datagram.payload.end.checked_add(HEADER_BYTES)?;
-    Some((NodeId::from_bytes(landing), datagram))
+    Some((header, datagram))
 }
 
-/// Appends a datagram that landed on `landing`, encapsulated, to `out`. `false`, and nothing appended, when the
-/// addresses are of two families or the payload does not fit an IP packet.
+/// Appends a datagram that landed on `landing`, encapsulated for the server that owns its relay port, to `out`. `false`,
+/// and nothing appended, when the addresses are of two families or the payload does not fit an IP packet.
 pub fn seal(
     keyring: &Keyring,
     landing: NodeId,
@@ -67,20 +47,16 @@ pub fn seal(
 ) -> bool {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
-    let Some(protocol) = write_udp(source, destination, payload, out) else {
+    if !write_udp(source, destination, payload, out) {
         out.truncate(start);
         return false;
-    };
-    let landing @ [n0, n1, n2, n3] = landing.to_bytes();
-    let Some((header, inner)) =
-        out.get_mut(start..).and_then(|new| new.split_first_chunk_mut::<HEADER_BYTES>())
-    else {
-        return false;
-    };
-    let (key, [m0, m1, m2, m3, m4, m5, m6, m7]) =
-        keyring.seal_mac(Purpose::Encapsulation, &[&[protocol], &landing, inner]);
-    *header = [HEADER_WORDS, protocol, PRIVATE_FLAG, key, n0, n1, n2, n3, m0, m1, m2, m3, m4, m5, m6, m7];
-    true
+    }
+    let header = Header { kind: Kind::Relayed, hops: Hops::default(), landing, epoch: 0 };
+    let new = out.get_mut(start..).and_then(|new| new.split_first_chunk_mut::<HEADER_BYTES>());
+    new.is_some_and(|(front, inner)| {
+        *front = header.seal(keyring, inner);
+        true
+    })
 }
 
 /// Addresses and payload of a whole, unfragmented IPv4 or IPv6 packet holding UDP.
@@ -125,33 +101,32 @@ fn parse_ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, Range<usize>)> {
         .then(|| (IpAddr::from(*source), IpAddr::from(*destination), header.len()..total))
 }
 
-/// Appends a UDP packet; returns GUE's protocol number for it. The checksums stay zero: the outer datagram's
-/// checksum and the MAC cover every byte, and the owner never hands the inner packet to an IP stack.
-fn write_udp(source: SocketAddr, destination: SocketAddr, payload: &[u8], out: &mut Vec<u8>) -> Option<u8> {
-    let udp_length = u16::try_from(payload.len().checked_add(8)?).ok()?;
-    let protocol = match (source, destination) {
+/// Appends a UDP packet. The checksums stay zero: the outer datagram's checksum covers every byte, and the owner never
+/// hands the inner packet to an IP stack.
+fn write_udp(source: SocketAddr, destination: SocketAddr, payload: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(udp_length) = u16::try_from(payload.len().saturating_add(UDP_BYTES)) else { return false };
+    match (source, destination) {
         (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-            let [l0, l1] = u16::try_from(payload.len().checked_add(IPV4_UDP_BYTES)?).ok()?.to_be_bytes();
+            let Ok(total) = u16::try_from(payload.len().saturating_add(IPV4_UDP_BYTES)) else { return false };
+            let [l0, l1] = total.to_be_bytes();
             out.extend_from_slice(&[0x45, 0, l0, l1, 0, 0, 0, 0, 64, PROTOCOL_UDP, 0, 0]);
             out.extend_from_slice(&source.ip().octets());
             out.extend_from_slice(&destination.ip().octets());
-            PROTOCOL_IPV4
         }
         (SocketAddr::V6(source), SocketAddr::V6(destination)) => {
             let [l0, l1] = udp_length.to_be_bytes();
             out.extend_from_slice(&[0x60, 0, 0, 0, l0, l1, PROTOCOL_UDP, 64]);
             out.extend_from_slice(&source.ip().octets());
             out.extend_from_slice(&destination.ip().octets());
-            PROTOCOL_IPV6
         }
-        _ => return None,
-    };
+        _ => return false,
+    }
     out.extend_from_slice(&source.port().to_be_bytes());
     out.extend_from_slice(&destination.port().to_be_bytes());
     out.extend_from_slice(&udp_length.to_be_bytes());
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(payload);
-    Some(protocol)
+    true
 }
 
 #[cfg(test)]
@@ -179,10 +154,10 @@ mod tests {
             let ip = if v6 { std::net::IpAddr::from(a) } else { std::net::IpAddr::from([b0, b1, b2, b3]) };
             let (source, destination) = (SocketAddr::new(ip, ports.0), SocketAddr::new(ip, ports.1));
             let bytes = sealed(source, destination, &payload);
-            let (landing, opened) = open(&keyring(1), &bytes).unwrap();
+            let (header, opened) = open(&keyring(1), &bytes).unwrap();
             prop_assert_eq!((opened.source, opened.destination), (source, destination));
             prop_assert_eq!(&bytes[opened.payload], &payload[..]);
-            prop_assert_eq!(landing, NodeId { site: 1, server: 2 });
+            prop_assert_eq!((header.kind, header.landing), (Kind::Relayed, NodeId { site: 1, server: 2 }));
         }
 
         #[test]
@@ -192,12 +167,13 @@ mod tests {
         }
     }
 
+    /// The MAC covers the header, the addresses and the ports; who changes the payload changes only what anybody may send.
     #[test]
-    fn a_stranger_or_a_changed_bit_is_refused() {
+    fn a_stranger_or_a_changed_bit_of_the_way_is_refused() {
         let address = "192.0.2.1:5".parse().unwrap();
         let bytes = sealed(address, address, b"hello");
         assert!(open(&keyring(2), &bytes).is_none());
-        for bit in 0..bytes.len() * 8 {
+        for bit in 0..(HEADER_BYTES + 24) * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let opened = open(&keyring(1), &flipped);

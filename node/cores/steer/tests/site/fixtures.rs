@@ -1,0 +1,1 @@
+//! Packets in, verdicts and packets out.

@@ -1,5 +1,6 @@
 //! `lab` builds an internet with sites, servers and clients on this machine; see `README.md` in this package.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -124,10 +125,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up { file, name } => up(&file, name),
         Command::Down { name, all } => down(name, all),
         Command::List => list(),
-        Command::Status(which) => {
-            print!("{}", said(which.open()?.status())?);
-            Ok(())
-        }
+        Command::Status(which) => show(&said(which.open()?.status())?),
         Command::Exec { which, machine, command } => exec(&which.open()?, &machine, &command),
         Command::Trace { which, client } => trace(&which.open()?, &client),
         Command::Fault { which, list, action } => fault(&mut which.open()?, list, action.as_ref()),
@@ -161,14 +159,11 @@ fn down(name: Option<String>, all: bool) -> anyhow::Result<()> {
 }
 
 fn list() -> anyhow::Result<()> {
-    for lab in teardown::all_labs() {
-        let state = match Lab::open(&lab) {
-            Ok(opened) => format!("{} machines", opened.plan().machines.len()),
-            Err(_) => format!("being built, or not built to its end: `lab down {lab}` removes it"),
-        };
-        println!("{lab}  {state}");
-    }
-    Ok(())
+    let line = |lab: String| match Lab::open(&lab) {
+        Ok(opened) => format!("{lab}  {} machines\n", opened.plan().machines.len()),
+        Err(_) => format!("{lab}  being built, or not built to its end: `lab down {lab}` removes it\n"),
+    };
+    show(&teardown::all_labs().into_iter().map(line).collect::<String>())
 }
 
 fn exec(lab: &Lab, machine: &str, command: &[String]) -> anyhow::Result<()> {
@@ -178,34 +173,40 @@ fn exec(lab: &Lab, machine: &str, command: &[String]) -> anyhow::Result<()> {
 }
 
 fn trace(lab: &Lab, client: &str) -> anyhow::Result<()> {
+    let mut text = String::new();
     for address in &lab.topology().anycast.service {
         let way = said(lab.way(client, *address))?;
-        println!("{address}");
+        text.push_str(&format!("{address}\n"));
         for (hop, machine) in way.machines.iter().enumerate() {
-            println!("  {hop:2}  {machine}");
+            text.push_str(&format!("  {hop:2}  {machine}\n"));
         }
         match way.end {
-            Ok(()) => println!("      spread over the servers there"),
-            Err(fault) => println!("      lost: {fault}"),
+            Ok(()) => text.push_str("      spread over the servers there\n"),
+            Err(fault) => text.push_str(&format!("      lost: {fault}\n")),
         }
     }
-    Ok(())
+    show(&text)
 }
 
 fn fault(lab: &mut Lab, list: bool, action: Option<&Action>) -> anyhow::Result<()> {
     if let Some(action) = action {
         println!("{}", said(lab.inject(action))?);
     }
-    if list {
-        let faults = said(lab.faults())?;
-        if faults.is_empty() {
-            println!("no faults");
-        }
-        for fault in faults {
-            println!("{fault}");
-        }
+    if !list {
+        return Ok(());
     }
-    Ok(())
+    let faults = said(lab.faults())?;
+    let none = if faults.is_empty() { "no faults\n" } else { "" };
+    let lines = faults.iter().map(|fault| format!("{fault}\n"));
+    show(&lines.chain([none.to_owned()]).collect::<String>())
+}
+
+/// Prints what somebody may cut short, as `lab status | head` does.
+fn show(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 impl Which {

@@ -83,7 +83,11 @@ fn forwarding(machine: &Machine) -> String {
              scan time 30; }}\n"
         )
     };
-    format!("protocol direct connected {{ ipv4; ipv6; interface -\"lo\", \"*\"; }}\n{}{}", kernel(4), kernel(6))
+    format!(
+        "protocol direct connected {{ ipv4; ipv6; interface -\"lo\", \"*\"; }}\n{}{}",
+        kernel(4),
+        kernel(6)
+    )
 }
 
 fn filters(machine: &Machine, neighbour: &Machine, purpose: Purpose, cost: u32) -> String {

@@ -36,7 +36,10 @@ impl Birdc {
 
     /// Asks one thing: the lines of the answer.
     pub fn ask(&mut self, question: &str) -> Result<Vec<String>, String> {
-        self.stream.get_mut().write_all(format!("{question}\n").as_bytes()).map_err(|error| error.to_string())?;
+        self.stream
+            .get_mut()
+            .write_all(format!("{question}\n").as_bytes())
+            .map_err(|error| error.to_string())?;
         self.reply().map_err(|fault| format!("{question}: {fault}"))
     }
 

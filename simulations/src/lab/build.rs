@@ -101,7 +101,9 @@ impl Builder {
         for (number, cable) in (self.record.topology.seed..).zip(cables) {
             match cable.carrier {
                 Carrier::Veth => {}
-                Carrier::Wire(quality) => self.start_carrier("wire", cable, wire_options(&quality), number)?,
+                Carrier::Wire(quality) => {
+                    self.start_carrier("wire", cable, wire_options(&quality), number)?
+                }
                 Carrier::Nat(nat) => {
                     let options = nat_options(cable, nat.mapping, nat.filtering);
                     self.start_carrier("nat", cable, options, number)?;
@@ -150,10 +152,10 @@ impl Builder {
             lines.push(format!("address add {v4} dev {interface}"));
             lines.push(format!("address add {v6} dev {interface} nodad"));
         }
-        if let Some((cable, own, router)) =
-            self.lab.plan.uplink(name).filter(|_| !machine.kind.forwards())
-        {
-            for (everything, gateway) in [("0.0.0.0/0", router.v4.to_string()), ("::/0", router.v6.to_string())] {
+        if let Some((cable, own, router)) = self.lab.plan.uplink(name).filter(|_| !machine.kind.forwards()) {
+            for (everything, gateway) in
+                [("0.0.0.0/0", router.v4.to_string()), ("::/0", router.v6.to_string())]
+            {
                 let via = match cable.carrier {
                     // A TUN has nobody to ask the way.
                     Carrier::Nat(_) => String::new(),
@@ -204,7 +206,8 @@ impl Lab {
 
     /// Starts the stand-ins that announce for servers from the beginning.
     fn start_stand_ins(&mut self) -> Result<(), String> {
-        let wanted = self.plan.servers().filter(|server| matches!(server.kind, Kind::Server { announce: true, .. }));
+        let wanted =
+            self.plan.servers().filter(|server| matches!(server.kind, Kind::Server { announce: true, .. }));
         let wanted: Vec<String> = wanted.map(|server| server.name.clone()).collect();
         for server in wanted {
             self.announce_by_stand_in(&server, ANNOUNCING)?;
@@ -226,11 +229,7 @@ impl Lab {
     }
 }
 
-fn wait_for_sessions(
-    lab: &Lab,
-    speakers: &[&Machine],
-    progress: &mut dyn FnMut(&str),
-) -> Result<(), String> {
+fn wait_for_sessions(lab: &Lab, speakers: &[&Machine], progress: &mut dyn FnMut(&str)) -> Result<(), String> {
     let since = Instant::now();
     let mut said = String::new();
     loop {
@@ -270,21 +269,38 @@ fn open_sessions(lab: &Lab, machine: &Machine) -> Result<Vec<String>, String> {
     Ok(open)
 }
 
-/// The kernel of each client's router has to know the way as well.
+/// The kernels have to know the ways as well: each site's router to all servers that announce, each client's to a site.
 fn wait_for_routes(lab: &Lab) -> Result<(), String> {
-    let announced = lab.plan.servers().any(|server| matches!(server.kind, Kind::Server { announce: true, .. }));
     let since = Instant::now();
-    for host in lab.plan.hosts().filter(|_| announced) {
-        for address in &lab.topology.anycast.service {
-            while let Err(fault) = lab.way(&host.name, *address).and_then(|way| way.site().map(|_| ())) {
-                if since.elapsed() > ROUTES_PATIENCE {
-                    return Err(format!("{} does not reach {address}: {fault}", host.name));
-                }
-                std::thread::sleep(POLL);
+    loop {
+        let Some(missing) = missing_route(lab)? else { return Ok(()) };
+        if since.elapsed() > ROUTES_PATIENCE {
+            return Err(missing);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn missing_route(lab: &Lab) -> Result<Option<String>, String> {
+    let announces = |server: &Machine| matches!(server.kind, Kind::Server { announce: true, .. });
+    for edge in lab.plan.machines.iter().filter(|machine| matches!(machine.kind, Kind::Edge { .. })) {
+        let servers = lab.plan.servers_behind(&edge.name);
+        let wanted = servers.filter(|end| lab.plan.machine(&end.machine).is_some_and(announces)).count();
+        for address in lab.topology.anycast.all() {
+            let found = lab.paths(&edge.name, address)?.len();
+            if found < wanted {
+                return Ok(Some(format!("{} has {found} of {wanted} paths to {address}", edge.name)));
             }
         }
     }
-    Ok(())
+    for host in lab.plan.hosts().filter(|_| lab.plan.servers().any(announces)) {
+        for address in &lab.topology.anycast.service {
+            if let Err(fault) = lab.way(&host.name, *address)?.site() {
+                return Ok(Some(format!("{} does not reach {address}: {fault}", host.name)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn wire_options(quality: &Quality) -> Vec<String> {
@@ -297,8 +313,7 @@ fn wire_options(quality: &Quality) -> Vec<String> {
 
 fn nat_options(cable: &Cable, mapping: Dependence, filtering: Dependence) -> Vec<String> {
     let public = cable.public().map(|address| address.to_string()).join(",");
-    let options =
-        ["--public", &public, "--mapping", mapping.name(), "--filtering", filtering.name()];
+    let options = ["--public", &public, "--mapping", mapping.name(), "--filtering", filtering.name()];
     options.map(str::to_owned).to_vec()
 }
 

@@ -192,7 +192,13 @@ impl Lab {
     }
 
     /// Writes a fault down, and says so. An earlier one of the same kind is undone now that the new one is in place.
-    fn keep_fault(&mut self, action: &str, subject: &str, what: String, undo: Vec<Undo>) -> Result<String, String> {
+    fn keep_fault(
+        &mut self,
+        action: &str,
+        subject: &str,
+        what: String,
+        undo: Vec<Undo>,
+    ) -> Result<String, String> {
         let number = self.next_fault()?;
         let kind = (action.to_owned(), subject.to_owned());
         let earlier = self.faults()?.into_iter().find(|fault| fault.kind == kind);
@@ -208,7 +214,8 @@ impl Lab {
 
     /// Refuses a fault that is there already and cannot be laid over itself.
     fn demand_no_fault(&self, action: &str, subject: &str) -> Result<(), String> {
-        let there = self.faults()?.into_iter().find(|fault| fault.kind.0 == action && fault.kind.1 == subject);
+        let there =
+            self.faults()?.into_iter().find(|fault| fault.kind.0 == action && fault.kind.1 == subject);
         there.map_or(Ok(()), |fault| Err(format!("that is so already: {fault}")))
     }
 
@@ -254,8 +261,8 @@ impl Lab {
     fn tell_wire(&self, a: &str, b: &str, message: &Value) -> Result<(), String> {
         let cable = self.plan.cable(a, b).ok_or_else(|| format!("there is no link between {a} and {b}"))?;
         let path = self.carrier_socket(cable);
-        let sent = UnixDatagram::unbound()
-            .and_then(|socket| socket.send_to(message.to_string().as_bytes(), &path));
+        let sent =
+            UnixDatagram::unbound().and_then(|socket| socket.send_to(message.to_string().as_bytes(), &path));
         sent.map(|_| ()).map_err(|error| format!("the wire at {}: {error}", path.display()))
     }
 }

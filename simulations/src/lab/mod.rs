@@ -78,7 +78,9 @@ impl Lab {
             return Err(format!("there is no lab {name}; there are: {there}"));
         };
         if !record.complete {
-            return Err(format!("lab {name} was not built to its end: `lab down {name}` removes what there is"));
+            return Err(format!(
+                "lab {name} was not built to its end: `lab down {name}` removes what there is"
+            ));
         }
         let plan = Plan::of(&record.topology);
         let (name, topology) = (name.to_owned(), record.topology);

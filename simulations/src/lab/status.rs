@@ -17,10 +17,17 @@ pub struct Way {
     pub end: Result<(), String>,
 }
 
-/// What `ip -j route get` says of a route.
+/// What `ip -j route` says of a route.
 #[derive(Deserialize)]
 struct Route {
     dev: Option<String>,
+    #[serde(default)]
+    nexthops: Vec<NextHop>,
+}
+
+#[derive(Deserialize)]
+struct NextHop {
+    dev: String,
 }
 
 impl Way {
@@ -42,7 +49,8 @@ impl Lab {
         let (mut at, mut arrival) = (router.machine.clone(), router.interface.clone());
         loop {
             machines.push(at.clone());
-            let is_site = self.plan.machine(&at).is_some_and(|machine| matches!(machine.kind, Kind::Edge { .. }));
+            let is_site =
+                self.plan.machine(&at).is_some_and(|machine| matches!(machine.kind, Kind::Edge { .. }));
             let next = self.next_hop(&at, &source, &arrival, to);
             match next {
                 Ok((other, _)) if is_site && self.plan.servers().any(|server| server.name == other) => {
@@ -73,14 +81,30 @@ impl Lab {
         Ok((other.machine.clone(), other.interface.clone()))
     }
 
+    /// The machines that a router's kernel spreads an address over; one, where it does not spread.
+    pub fn paths(&self, at: &str, address: IpAddr) -> Result<Vec<String>, String> {
+        let mut command = self.entrance(at)?.command("ip");
+        let output = command.args(["-j", "route", "show", &address.to_string()]).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let routes: Vec<Route> = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let interfaces = routes.into_iter().flat_map(|route| {
+            let several = route.nexthops.into_iter().map(|hop| hop.dev);
+            several.chain(route.dev).collect::<Vec<_>>()
+        });
+        let machine = |interface: String| {
+            let mut cables = self.plan.cables_of(at);
+            cables.find(|(_, own, _)| own.interface == interface).map(|(_, _, other)| other.machine.clone())
+        };
+        Ok(interfaces.filter_map(machine).collect())
+    }
+
     /// Whether a site's router has a server's announcement of an address.
     pub fn announces(&self, server: &str, address: IpAddr) -> Result<bool, String> {
         let (_, _, edge) = self.plan.uplink(server).ok_or_else(|| format!("{server} is no server"))?;
         let session = bird::session_name(server, if address.is_ipv4() { 4 } else { 6 });
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        let lines = self
-            .birdc(&edge.machine)?
-            .ask(&format!("show route for {address}/{prefix} protocol {session}"));
+        let lines =
+            self.birdc(&edge.machine)?.ask(&format!("show route for {address}/{prefix} protocol {session}"));
         Ok(lines.is_ok_and(|lines| lines.iter().any(|line| line.contains(&session))))
     }
 
@@ -104,7 +128,8 @@ impl Lab {
         text.push_str("\nservers:\n");
         for server in self.plan.servers() {
             let Kind::Server { site, server: number, weight, .. } = server.kind else { continue };
-            let announced = anycast.iter().filter(|address| self.announces(&server.name, **address) == Ok(true));
+            let announced =
+                anycast.iter().filter(|address| self.announces(&server.name, **address) == Ok(true));
             let _infallible = writeln!(
                 text,
                 "  {:15} {site}.{number}  weight {weight}  host {}  {}  announces {} of {}",

@@ -185,8 +185,7 @@ pub enum Dependence {
 impl Topology {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         Self::parse(&text).map_err(|fault| format!("{}: {fault}", path.display()))
     }
 

@@ -63,7 +63,8 @@ impl Lab {
         if !self.plan.machines.iter().filter(is_site).any(|machine| machine.name == site) {
             return Err(format!("{site} is no site"));
         }
-        let (_, _, router) = self.plan.uplink(client).ok_or_else(|| format!("{client} is no client or peer"))?;
+        let (_, _, router) =
+            self.plan.uplink(client).ok_or_else(|| format!("{client} is no client or peer"))?;
         cheapest_path(&self.plan, &router.machine, site).ok_or_else(|| format!("no way leads to {site}"))
     }
 

@@ -67,7 +67,10 @@ impl Lab {
                 numbers.into_iter().map(|number| self.heal(Some(number))).collect();
             return Ok(healed?.join("\n"));
         }
-        if self.programs(server).is_ok_and(|programs| programs.iter().any(|process| is_stand_in(*process, ANNOUNCING))) {
+        if self
+            .programs(server)
+            .is_ok_and(|programs| programs.iter().any(|process| is_stand_in(*process, ANNOUNCING)))
+        {
             return Err(format!("{server} announces already"));
         }
         self.announce_by_stand_in(server, ANNOUNCING)?;

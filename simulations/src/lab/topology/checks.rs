@@ -37,14 +37,17 @@ fn names(topology: &Topology) -> Result<(), String> {
     let mut seen = HashSet::new();
     let hosts = topology.clients.iter().chain(&topology.peers).map(|host| host.name.clone());
     let sites = topology.sites.iter().map(|site| site.name.clone());
-    let servers = topology.sites.iter().flat_map(|site| {
-        (1..=site.server_list().len()).map(|number| format!("{}-{number}", site.name))
-    });
+    let servers = topology
+        .sites
+        .iter()
+        .flat_map(|site| (1..=site.server_list().len()).map(|number| format!("{}-{number}", site.name)));
     let routers = topology.router_names().into_iter().map(str::to_owned);
     for name in routers.chain(sites).chain(servers).chain(hosts) {
         machine_name(&name)?;
         if !seen.insert(name.clone()) {
-            return Err(format!("name = {name:?} is given twice; routers, sites, servers (SITE-1, SITE-2, …), clients and peers share their names"));
+            return Err(format!(
+                "name = {name:?} is given twice; routers, sites, servers (SITE-1, SITE-2, …), clients and peers share their names"
+            ));
         }
     }
     Ok(())
@@ -151,9 +154,8 @@ fn site_fault(topology: &Topology, site: &Site) -> Option<String> {
 fn host_fault(topology: &Topology, host: &Host) -> Option<String> {
     let fault = router_fault(topology, host.at.as_deref()).or_else(|| quality_fault(&host.link));
     let nat = || {
-        (host.nat.is_some() && host.link.needs_wire()).then(|| {
-            "nat and link: the NAT is the link; give the delay to the router's own link".to_owned()
-        })
+        (host.nat.is_some() && host.link.needs_wire())
+            .then(|| "nat and link: the NAT is the link; give the delay to the router's own link".to_owned())
     };
     fault.or_else(nat).map(|fault| format!("{}: {fault}", host.name))
 }

@@ -345,9 +345,13 @@ const SYSCTLS: &[(&str, &str)] = &[
 const FORWARDING: &[(&str, &str)] = &[
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv6.conf.all.forwarding", "1"),
-    // Addresses, ports and protocol choose among the servers of a site, not the addresses alone.
-    ("net.ipv4.fib_multipath_hash_policy", "1"),
-    ("net.ipv6.fib_multipath_hash_policy", "1"),
+    // The 5-tuple chooses among the servers of a site: policy 3 with source, destination, protocol and both ports (0x37).
+    // Policy 1 means the same, but takes the hash that a packet on a veth still carries from the socket that sent it, a
+    // random number that changes when TCP sends again.
+    ("net.ipv4.fib_multipath_hash_fields", "0x37"),
+    ("net.ipv4.fib_multipath_hash_policy", "3"),
+    ("net.ipv6.fib_multipath_hash_fields", "0x37"),
+    ("net.ipv6.fib_multipath_hash_policy", "3"),
 ];
 const SESSIONS_PATIENCE: Duration = Duration::from_secs(30);
 const ROUTES_PATIENCE: Duration = Duration::from_secs(10);

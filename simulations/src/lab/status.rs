@@ -84,7 +84,8 @@ impl Lab {
     /// The machines that a router's kernel spreads an address over; one, where it does not spread.
     pub fn paths(&self, at: &str, address: IpAddr) -> Result<Vec<String>, String> {
         let mut command = self.entrance(at)?.command("ip");
-        let output = command.args(["-j", "route", "show", &address.to_string()]).output();
+        let family = if address.is_ipv4() { "-4" } else { "-6" };
+        let output = command.args([family, "-j", "route", "show", &address.to_string()]).output();
         let output = output.map_err(|error| error.to_string())?;
         let routes: Vec<Route> = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
         let interfaces = routes.into_iter().flat_map(|route| {

@@ -317,6 +317,12 @@ fn nat_options(cable: &Cable, mapping: Dependence, filtering: Dependence) -> Vec
     options.map(str::to_owned).to_vec()
 }
 
+/// Says whether this machine can have labs, and if not, what it lacks.
+pub fn require() -> Result<(), String> {
+    require_root()?;
+    bird_program().map(|_| ())
+}
+
 fn bird_program() -> Result<String, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();

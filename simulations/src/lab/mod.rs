@@ -23,6 +23,8 @@ pub mod teardown;
 pub mod topology;
 pub mod wire;
 
+pub use build::require;
+
 use std::net::IpAddr;
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};

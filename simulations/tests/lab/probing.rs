@@ -127,6 +127,21 @@ pub fn wait_until_reached(lab: &Lab, client: &str, to: IpAddr, beginning: &str) 
     }
 }
 
+/// Waits until a hundred flows of a client are all answered, by that many servers, and keep to them. A flow whose server
+/// changes or does not answer is no fault before that.
+pub fn wait_until_spread_over(lab: &Lab, client: &str, to: IpAddr, servers: usize) -> Result<(), String> {
+    let since = Instant::now();
+    loop {
+        match flows(lab, client, to, 31_000..31_100) {
+            Ok(reached) if tally(&reached).len() == servers => return Ok(()),
+            other if since.elapsed() > PATIENCE => {
+                return Err(format!("flows should reach {servers} servers, not {other:?}"));
+            }
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 /// The service addresses of a lab: IPv4, IPv6.
 pub fn services(lab: &Lab) -> Result<[IpAddr; 2], String> {
     let address = |wanted| lab.service_address(wanted).ok_or("a lab without service addresses");

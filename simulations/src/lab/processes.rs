@@ -76,6 +76,18 @@ pub fn inside(namespaces: &[String]) -> Vec<(usize, Process)> {
     pids.filter_map(of_lab).collect()
 }
 
+/// Every process whose standard output is a file below this directory: programs that a lab started, wherever they are.
+pub fn printing_below(directory: &Path) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let of_lab = |pid: i32| {
+        let process = Process::of(pid)?;
+        let output = fs::read_link(format!("/proc/{pid}/fd/1")).ok()?;
+        output.starts_with(directory).then_some(process)
+    };
+    pids.filter_map(of_lab).collect()
+}
+
 /// Starts a program that outlives this one, with its output in a file.
 pub fn start_detached(mut command: Command, log: &Path) -> Result<(Child, Process), String> {
     let fault = |error: std::io::Error| format!("{:?}: {error}", command.get_program());

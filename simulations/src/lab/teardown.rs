@@ -1,7 +1,7 @@
 //! The end of a lab: nothing of it stays, however far it was built and whatever was killed.
 //!
 //! Nothing is believed but what the kernel shows: namespaces are found by their names, processes by the namespace that they
-//! are in.
+//! are in and by the directory that they print to.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ pub fn down(lab: &str) -> Result<(), String> {
     // A program that was killed while it built the lab may have had a child with one more step under way.
     for _ in 0..ROUNDS {
         let spaces = namespaces(lab);
+        end_processes(&spaces, &directory)?;
         if spaces.is_empty() {
             return directory.remove();
         }
-        end_processes(&spaces)?;
         remove(&spaces);
     }
     Err(format!("these namespaces do not go away: {}", namespaces(lab).join(", ")))
@@ -69,19 +69,22 @@ fn owner_in_name(lab: &str) -> Option<i32> {
     pid.parse().ok()
 }
 
-fn end_processes(spaces: &[String]) -> Result<(), String> {
+/// Ends what is in the namespaces, and what the lab started and is in a namespace whose name somebody has removed.
+fn end_processes(spaces: &[String], directory: &Directory) -> Result<(), String> {
     let since = Instant::now();
     loop {
-        let found = processes::inside(spaces);
+        let mut found: Vec<Process> =
+            processes::inside(spaces).into_iter().map(|(_, process)| process).collect();
+        found.extend(processes::printing_below(directory.path()));
         if found.is_empty() {
             return Ok(());
         }
-        for (_, process) in &found {
+        for process in &found {
             process.signal(Signal::KILL);
         }
         if since.elapsed() > PATIENCE {
             let names: Vec<String> =
-                found.iter().map(|(_, process)| format!("{} ({})", process.pid, process.name())).collect();
+                found.iter().map(|process| format!("{} ({})", process.pid, process.name())).collect();
             return Err(format!("these processes do not end: {}", names.join(", ")));
         }
         std::thread::sleep(Duration::from_millis(5));

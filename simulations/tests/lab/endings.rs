@@ -23,38 +23,43 @@ pub const TRIALS: [(&str, Run); 5] = [
 ];
 
 fn lab_killed_while_it_is_built_leaves_nothing() -> Result<(), String> {
-    let name = format!("killed{}", std::process::id());
+    let guard = Named::new("killed");
+    let name = guard.0.as_str();
     let mut half_built = 0;
     for delay_ms in [2, 10, 25, 50, 80, 120, 200, 400] {
-        let mut up = lab_command(&["up", &example_path("two_sites.toml"), "--name", &name])?;
+        let mut up = lab_command(&["up", &example_path("two_sites.toml"), "--name", name])?;
         let mut up = up.stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
         std::thread::sleep(Duration::from_millis(delay_ms));
         up.kill().map_err(|error| error.to_string())?;
         up.wait().map_err(|error| error.to_string())?;
-        half_built += usize::from(!teardown::namespaces(&name).is_empty());
-        run(&["down", &name])?;
-        demand_nothing_left(&name).map_err(|fault| format!("killed after {delay_ms} ms: {fault}"))?;
+        half_built += usize::from(!teardown::namespaces(name).is_empty());
+        run(&["down", name])?;
+        demand_nothing_left(name).map_err(|fault| format!("killed after {delay_ms} ms: {fault}"))?;
     }
     demand(half_built >= 2, "no run was killed in the middle")?;
-    run(&["up", &example_path("one_site.toml"), "--name", &name])?;
-    run(&["down", &name])?;
-    demand_nothing_left(&name)
+    run(&["up", &example_path("one_site.toml"), "--name", name])?;
+    run(&["down", name])?;
+    demand_nothing_left(name)
 }
 
 fn lab_with_killed_parts_is_taken_down() -> Result<(), String> {
-    let name = format!("parts{}", std::process::id());
-    run(&["up", &example_path("one_site.toml"), "--name", &name])?;
-    let record = Directory::of(&name).record()?.ok_or("no record")?;
+    let guard = Named::new("parts");
+    let name = guard.0.as_str();
+    run(&["up", &example_path("one_site.toml"), "--name", name])?;
+    let record = Directory::of(name).record()?.ok_or("no record")?;
     let bird = record.infrastructure.first().ok_or("no BIRD")?;
     bird.signal(rustix::process::Signal::KILL);
+    // A name that somebody removed by hand: what runs there is in no namespace that can be listed.
+    let removed = Command::new("ip").args(["netns", "delete", &namespace(name, "ams-1")]).status();
+    demand(removed.is_ok_and(|status| status.success()), "the name was not removed")?;
     // What `ip netns add` leaves behind when it is killed between its two steps.
-    let half_made = Path::new("/run/netns").join(namespace(&name, "half"));
+    let half_made = Path::new("/run/netns").join(namespace(name, "half"));
     std::fs::write(&half_made, "").map_err(|error| error.to_string())?;
-    std::fs::remove_file(Directory::of(&name).file("lab.json")).map_err(|error| error.to_string())?;
-    demand(run(&["status", "--lab", &name]).is_err(), "a lab without its record has no status")?;
-    run(&["down", &name])?;
-    demand_nothing_left(&name)?;
-    run(&["down", &name])
+    std::fs::remove_file(Directory::of(name).file("lab.json")).map_err(|error| error.to_string())?;
+    demand(run(&["status", "--lab", name]).is_err(), "a lab without its record has no status")?;
+    run(&["down", name])?;
+    demand_nothing_left(name)?;
+    run(&["down", name])
 }
 
 fn lab_of_a_dead_process_is_swept() -> Result<(), String> {
@@ -75,24 +80,25 @@ fn lab_of_a_dead_process_is_swept() -> Result<(), String> {
 }
 
 fn command_builds_shows_runs_and_ends() -> Result<(), String> {
-    let name = format!("cmd{}", std::process::id());
-    run(&["up", &example_path("one_site.toml"), "--name", &name])?;
-    let again = run(&["up", &example_path("one_site.toml"), "--name", &name]);
+    let guard = Named::new("cmd");
+    let name = guard.0.as_str();
+    run(&["up", &example_path("one_site.toml"), "--name", name])?;
+    let again = run(&["up", &example_path("one_site.toml"), "--name", name]);
     demand(again.is_err_and(|fault| fault.contains("already")), "the same name was taken twice")?;
-    let status = output(&["status", "--lab", &name])?;
+    let status = output(&["status", "--lab", name])?;
     demand(status.contains("198.18.0.1 reaches ams"), status)?;
-    demand(output(&["list"])?.contains(&name), "the list does not show it")?;
-    demand(output(&["trace", "--lab", &name, "alice"])?.contains("internet"), "no way is shown")?;
-    let exec = |words: &[&str]| lab_command(&[&["exec", "--lab", &name, "ams-1", "--"], words].concat());
+    demand(output(&["list"])?.contains(name), "the list does not show it")?;
+    demand(output(&["trace", "--lab", name, "alice"])?.contains("internet"), "no way is shown")?;
+    let exec = |words: &[&str]| lab_command(&[&["exec", "--lab", name, "ams-1", "--"], words].concat());
     let code = exec(&["sh", "-c", "exit 7"])?.status().map_err(|error| error.to_string())?;
     demand(code.code() == Some(7), format!("exit code 7 came through as {code}"))?;
     let addresses = exec(&["ip", "-br", "address"])?.output().map_err(|error| error.to_string())?;
     let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
     demand(addresses.contains("10.1.1.2/24") && addresses.contains("any0"), addresses)?;
-    run(&["fault", "--lab", &name, "withdraw", "ams-1"])?;
-    demand(output(&["fault", "--lab", &name, "--list"])?.contains("ams-1 is withdrawn"), "not listed")?;
-    run(&["down", &name])?;
-    demand_nothing_left(&name)
+    run(&["fault", "--lab", name, "withdraw", "ams-1"])?;
+    demand(output(&["fault", "--lab", name, "--list"])?.contains("ams-1 is withdrawn"), "not listed")?;
+    run(&["down", name])?;
+    demand_nothing_left(name)
 }
 
 /// Interfaces, routes and rules of the machine's own network are the same before, during and after.
@@ -108,6 +114,23 @@ fn machine_itself_is_not_touched() -> Result<(), String> {
     let during = seen()?;
     drop(lab);
     demand(before == during && during == seen()?, "the machine's own network has changed")
+}
+
+/// The name of a lab that a trial builds by the command; whatever happens, it is taken down in the end.
+struct Named(String);
+
+impl Named {
+    fn new(label: &str) -> Self {
+        Self(format!("{label}{}", std::process::id()))
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if let Err(fault) = teardown::down(&self.0) {
+            eprintln!("lab {}: {fault}", self.0);
+        }
+    }
 }
 
 /// No namespace, no directory, and no process that has a file of the lab's directory open or in its arguments.

@@ -298,3 +298,48 @@ const INSIDE_NAT: (Ipv4Addr, Ipv6Addr) =
 const SERVERS_AS: u32 = 65_000;
 const EDGES_AS: u32 = 64_512;
 const ROUTERS_AS: u32 = 65_100;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn example(text: &str) -> Plan {
+        Plan::of(&Topology::parse(text).expect("an example"))
+    }
+
+    #[test]
+    fn no_address_interface_or_router_id_is_given_twice() {
+        for text in
+            [include_str!("../../topologies/one_site.toml"), include_str!("../../topologies/two_sites.toml")]
+        {
+            let plan = example(text);
+            let ends: Vec<&End> = plan.cables.iter().flat_map(Cable::ends).collect();
+            let different = |of: fn(&&End) -> String| ends.iter().map(of).collect::<HashSet<_>>().len();
+            assert_eq!(different(|end| end.v4.to_string()), ends.len());
+            assert_eq!(different(|end| end.v6.to_string()), ends.len());
+            assert_eq!(different(|end| format!("{} {}", end.machine, end.interface)), ends.len());
+            let speakers = plan.machines.iter().filter(|machine| machine.kind.speaks_bgp());
+            let ids: Vec<Ipv4Addr> = speakers.map(|machine| machine.router_id).collect();
+            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+        }
+    }
+
+    #[test]
+    fn a_cable_is_what_its_quality_asks_for() {
+        let plan = example(
+            "name = \"x\"\nsites = [{ name = \"ams\", number = 7, servers = 1, link = { delay_ms = 3 } }]\n\
+             clients = [{ name = \"a\", nat = {} }]",
+        );
+        let way = plan.cable("ams", "internet").expect("the site's link");
+        assert!(matches!(way.carrier, Carrier::Wire(_)) && way.cost == 300 && way.mtu() == 1500);
+        let fabric = plan.cable("ams", "ams-1").expect("the server's link");
+        assert!(fabric.carrier == Carrier::Veth && fabric.mtu() == 1600);
+        assert_eq!(fabric.b.addresses(), ["10.7.1.2/24", "fd00:7:1::2/64"]);
+        let access = plan.cable("a", "internet").expect("the client's link");
+        assert!(matches!(access.carrier, Carrier::Nat(_)));
+        assert_eq!(access.public().map(|address| address.to_string()), ["198.19.1.2", "2001:db8:19:1::2"]);
+        assert_eq!(plan.fabric_ends().map(|end| end.interface.as_str()).collect::<Vec<_>>(), ["ams-1"]);
+    }
+}

@@ -202,3 +202,47 @@ const MACHINE_NAME_MAX: usize = 15;
 const SITE_NUMBER_MAX: u16 = 254;
 const SERVERS_MAX: usize = 64;
 const COST_MAX: u32 = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Topology;
+
+    const SITE: &str = "name = \"x\"\nsites = [{ name = \"ams\", servers = 2 }]\n";
+
+    fn fault(more: &str) -> String {
+        Topology::parse(&format!("{SITE}{more}")).expect_err("this must be refused")
+    }
+
+    #[test]
+    fn smallest_file_is_enough_and_the_documented_one_is_understood() {
+        Topology::parse(SITE).expect("the smallest file");
+        let text = include_str!("../../../README.md");
+        let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let topology = Topology::parse(example.expect("an example")).expect("the example of README.md");
+        assert_eq!(topology.links[0].quality().route_cost(), 2000);
+        assert_eq!(topology.sites[0].link.route_cost(), 100);
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_place() {
+        for (more, words) in [
+            ("sise = 1", &["sise", "line 3"][..]),
+            ("clients = [{ name = \"a\", att = \"b\" }]", &["att", "line 3"]),
+            ("clients = [{ name = \"a\", at = \"b\" }]", &["clients: a", "no router \"b\"", "internet"]),
+            ("clients = [{ name = \"ams-2\" }]", &["ams-2", "twice"]),
+            ("clients = [{ name = \"eth1\" }]", &["eth1", "interfaces"]),
+            ("clients = [{ name = \"a\", link = { loss = 2 } }]", &["clients: a", "loss = 2"]),
+            ("clients = [{ name = \"a\", nat = { mapping = \"odd\" } }]", &["odd", "endpoint-independent"]),
+            ("anycast = { service = [\"8.8.8.8\"] }", &["anycast", "8.8.8.8"]),
+            ("anycast = { service = [] }", &["anycast.service"]),
+            ("routers = [{ name = \"a\" }, { name = \"b\" }]", &["links", "a to b"]),
+            ("links = [{ between = [\"internet\", \"x\"] }]", &["links", "no router \"x\""]),
+            ("bfd = { interval_ms = 1 }", &["bfd", "interval_ms"]),
+        ] {
+            let said = fault(more);
+            assert!(words.iter().all(|word| said.contains(word)), "{more}: {said}");
+        }
+        let said = Topology::parse("name = \"x\"\nsites = [{ name = \"a\", servers = \"two\" }]");
+        assert!(said.expect_err("two is no number").contains("a number of servers, or a list"));
+    }
+}

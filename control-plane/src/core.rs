@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::store::v1::EpochRecord;
 
-use crate::follower;
+use crate::follower::{self, States};
 use crate::records;
 use crate::sealing::Sealing;
 use crate::session::Sessions;
@@ -32,7 +32,7 @@ struct Inner {
     store: AnyStore,
     sealing: Sealing,
     replica: ReplicaInfo,
-    states: Arc<watch::Sender<Arc<State>>>,
+    states: Arc<States>,
     sessions: Sessions,
     follower: JoinHandle<()>,
 }
@@ -56,7 +56,7 @@ impl Core {
     /// The store cannot be read.
     pub async fn start(store: AnyStore, sealing: Sealing, replica: ReplicaInfo) -> Result<Self, StoreError> {
         let state = follower::read(&store).await?;
-        let states = Arc::new(watch::Sender::new(Arc::new(state)));
+        let states = Arc::new(States::new(state));
         let follower = tokio::spawn(follower::follow(store.clone(), Arc::clone(&states)));
         Ok(Self(Arc::new(Inner { store, sealing, replica, states, sessions: Sessions::default(), follower })))
     }
@@ -64,13 +64,20 @@ impl Core {
     /// The newest state that is known.
     #[must_use]
     pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.0.states.borrow())
+        self.0.states.newest()
     }
 
     /// The newest state, now and after each change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.0.states.subscribe()
+    }
+
+    /// The state as it was when its epoch or leader was new, now and after each change of them. Servers report a thousand
+    /// times as often as their configuration changes.
+    #[must_use]
+    pub fn subscribe_to_epochs(&self) -> watch::Receiver<Arc<State>> {
+        self.0.states.subscribe_to_epochs()
     }
 
     /// The store.

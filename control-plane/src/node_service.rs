@@ -2,8 +2,10 @@
 //!
 //! A server speaks for itself alone: its name is its certificate's, whatever a message says.
 
+mod bounds;
 mod hello;
 mod joining;
+mod overlap;
 mod reporting;
 mod serving;
 

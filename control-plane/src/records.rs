@@ -2,8 +2,9 @@
 
 use prost::Message;
 use trunkline_proto::store::v1::{
-    AdminToken, EpochRecord, FleetKey, JoinToken, Leader, NodeRecord, NodeStatus, ReplicaRecord, Revocation,
-    RolloutRecord, SettingsRecord, SlicesRecord, TableRecord, TurnKey, UsageCursor,
+    AdminToken, EpochRecord, FleetKey, JoinToken, Leader, LineageRecord, NodeRecord, NodeStatus,
+    ReplicaRecord, Revocation, RolloutRecord, SettingsRecord, SlicesRecord, TableRecord, TurnKey,
+    UsageCursor,
 };
 use trunkline_wire::NodeId;
 
@@ -44,6 +45,7 @@ records! {
     FleetKey => "fleet-key/",
     AdminToken => "admin-token",
     EpochRecord => "epoch",
+    LineageRecord => "lineage",
     Leader => "leader",
     ReplicaRecord => "replica/",
     NodeRecord => "node/",

@@ -6,19 +6,23 @@ use std::collections::BTreeMap;
 
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::store::v1::{
-    EpochRecord, FleetKey, Leader, NodeRecord, NodeStatus, ReplicaRecord, Revocation, RolloutRecord,
-    SettingsRecord, SlicesRecord, TableRecord, TurnKey,
+    EpochRecord, FleetKey, Leader, LineageRecord, NodeRecord, NodeStatus, ReplicaRecord, Revocation,
+    RolloutRecord, SettingsRecord, SlicesRecord, TableRecord, TurnKey,
 };
 use trunkline_wire::NodeId;
 
 use crate::records::{self, Damaged, Kept, Record, parse_node};
-use crate::store::{Entry, Event, Revision};
+use crate::store::{Entry, Event, Lineage, Revision};
 
 /// Everything a replica plans and answers from.
 #[derive(Clone, Default)]
 pub struct State {
     /// The store's revision that this is.
     pub revision: Revision,
+    /// What the store said of itself when all of it was read last.
+    pub lineage: Option<Lineage>,
+    /// Which store it knows itself to be.
+    pub lineage_record: Option<Kept<LineageRecord>>,
     /// The configuration's version; absent in an empty store.
     pub epoch: Option<Kept<EpochRecord>>,
     /// Who plans.
@@ -53,6 +57,19 @@ impl State {
         kept.unwrap_or(Epoch { generation: 1, counter: 0 })
     }
 
+    /// The store was restored: it cannot have become what it is by being written to.
+    #[must_use]
+    pub fn is_put_back(&self) -> bool {
+        self.known_lineage().zip(self.lineage).is_some_and(|(known, now)| !now.follows(&known))
+    }
+
+    /// What it knows itself to be.
+    #[must_use]
+    pub fn known_lineage(&self) -> Option<Lineage> {
+        let record = &self.lineage_record.as_ref()?.record;
+        Some(Lineage { cluster: record.cluster, surplus: record.surplus })
+    }
+
     /// Takes over what happened to a key. What is older than what is known is passed over, so events may come again.
     ///
     /// # Errors
@@ -77,6 +94,7 @@ impl State {
     pub fn put(&mut self, entry: &Entry) -> Result<(), Damaged> {
         let (kind, name) = split(&entry.key);
         match kind {
+            "lineage" => put_one(&mut self.lineage_record, entry),
             "epoch" => put_one(&mut self.epoch, entry),
             "leader" => put_one(&mut self.leader, entry),
             "rollout" => put_one(&mut self.rollout, entry),
@@ -96,6 +114,7 @@ impl State {
     fn delete(&mut self, key: &str, at: Revision) {
         let (kind, name) = split(key);
         match kind {
+            "lineage" => delete_one(&mut self.lineage_record, at),
             "epoch" => delete_one(&mut self.epoch, at),
             "leader" => delete_one(&mut self.leader, at),
             "rollout" => delete_one(&mut self.rollout, at),
@@ -114,7 +133,8 @@ impl State {
 }
 
 /// What the keys of every kind that is in a [`State`] start with.
-pub const MIRRORED: [&str; 12] = [
+pub const MIRRORED: [&str; 13] = [
+    "lineage",
     "epoch",
     "leader",
     "rollout",

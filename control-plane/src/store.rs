@@ -6,6 +6,7 @@
 mod any;
 mod embedded;
 mod etcd;
+mod lineage;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 pub use any::{AnyStore, AnyWatch};
 pub use embedded::{Embedded, EmbeddedWatch, FILE_NAME, OpenError};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls, EtcdWatch};
+pub use lineage::Lineage;
 
 /// One key with its value.
 #[derive(Clone, PartialEq, Eq)]
@@ -280,6 +282,9 @@ pub trait Store: Clone + Send + Sync + 'static {
         prefix: &str,
         after: Revision,
     ) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send;
+
+    /// What tells this store from itself put back to an older state; `None` where nothing does.
+    fn lineage(&self) -> impl Future<Output = Result<Option<Lineage>, StoreError>> + Send;
 
     /// The processes that it consists of.
     fn members(&self) -> impl Future<Output = Vec<StoreMember>> + Send;

@@ -40,8 +40,9 @@ impl AsnDatabase {
         Ok(Arc::new(Self { path: path.to_owned(), reader }))
     }
 
-    /// Follows the file for ever. One that is damaged or gone changes nothing.
-    pub async fn follow(self: Arc<Self>) {
+    /// Follows the file for ever. One that is damaged or gone changes nothing. After another one `renewed` is told: what
+    /// shards concluded from the old one is not true any more.
+    pub async fn follow<F: Future<Output = ()>>(self: Arc<Self>, renewed: impl Fn() -> F) {
         let mut seen = modified(&self.path);
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -55,6 +56,7 @@ impl AsnDatabase {
             match outcome {
                 Ok(reader) => {
                     self.reader.store(Arc::new(reader));
+                    renewed().await;
                     tracing::info!(path = %self.path.display(), "AS number database read again");
                 }
                 Err(error) => tracing::warn!(%error, "the AS number database stays as it was"),

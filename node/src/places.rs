@@ -44,6 +44,18 @@ impl Places {
         Ok(Self { service, relay, shared, machine: addresses::all()? })
     }
 
+    /// Relay addresses that no other server may use. Private ones that nobody named, such as those of a bridge for
+    /// containers, are the same on many machines and say nothing.
+    #[must_use]
+    pub fn claimed(&self, options: &Options) -> Vec<IpAddr> {
+        let is_named = !options.address.is_empty() || !options.relay_address.is_empty();
+        let is_private = |ip: &IpAddr| match ip {
+            IpAddr::V4(v4) => v4.is_private(),
+            IpAddr::V6(v6) => v6.is_unique_local(),
+        };
+        self.relay.iter().copied().filter(|ip| is_named || !is_private(ip)).collect()
+    }
+
     /// What `iceServers` name.
     #[must_use]
     pub fn reachable(&self, options: &Options) -> Reachable {

@@ -193,7 +193,7 @@ impl Serving {
         let ending = Arc::new(AtomicBool::new(false));
 
         let (reachable, listen) = (places.reachable(options), places.listen(options, &certificate)?);
-        let hello = hello(&places, prepared.encapsulation, now_unix_ms);
+        let hello = hello(options, &places, prepared.encapsulation, now_unix_ms);
         let machine = Machine {
             options: options.clone(),
             node: prepared.node,
@@ -233,7 +233,7 @@ impl Serving {
         let session = tokio::spawn(control.run(shards.clone(), first.session));
         tokio::spawn(usage::each_second(shards.clone(), journal.clone()));
         if let Some(systems) = systems {
-            tokio::spawn(systems.follow());
+            tokio::spawn(follow_systems(systems, shards.clone()));
         }
         Ok(Self {
             shards,
@@ -272,9 +272,15 @@ fn publication() -> (Published, watch::Receiver<InForce>, watch::Receiver<Option
     (Published { in_force, channel }, credentials, way)
 }
 
+/// Another policy to the shards, although it says the same: each address is looked up again in the new database.
+async fn follow_systems(systems: Arc<AsnDatabase>, shards: Shards) {
+    let renewed = || shards.amend(|applied| applied.clients = Arc::new((*applied.clients).clone()));
+    systems.follow(renewed).await;
+}
+
 /// What every Hello of this process says. Addresses whose relay ports are ours are peers like any other for the rest
-/// of the fleet, so they are not named.
-fn hello(places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -> Hello {
+/// of the fleet, so they are not host addresses.
+fn hello(options: &Options, places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -> Hello {
     let is_relay = |ip: &IpAddr| places.relay.contains(ip) || places.shared.contains(ip);
     let is_named = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip) && !is_relay(ip);
     Hello {
@@ -283,6 +289,8 @@ fn hello(places: &Places, encapsulation: Option<SocketAddr>, now_unix_ms: u64) -
         encapsulation_address: encapsulation.map(|address| address.to_string()).unwrap_or_default(),
         host_addresses: places.machine.iter().filter(is_named).map(ToString::to_string).collect(),
         relay_addresses: places.shared.iter().map(ToString::to_string).collect(),
+        own_relay_addresses: places.claimed(options).iter().map(ToString::to_string).collect(),
+        nonce_lifetime_s: options.nonce_lifetime,
         ..Hello::default()
     }
 }

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod lab;
+pub mod mmdb;
 pub mod netns;
 pub mod process;
 pub mod server;

@@ -103,7 +103,8 @@ pub fn plan(
 }
 
 /// What the slices must be before any server gets a configuration of a new generation: only slices that their owner
-/// says it uses now are still its own, and nothing is to be had. `next_epoch` is the epoch that says so.
+/// says it uses now are still its own, and nothing is to be had. What members claim that the store has forgotten is
+/// theirs, so that nobody who was heard loses what it uses. `next_epoch` is the epoch that says so.
 ///
 /// Servers that were added since the snapshot must be members again before their slices can be freed: of a server that
 /// the store does not know, and that is cut off, no planner knows.
@@ -116,8 +117,13 @@ pub fn after_restore(
 ) -> Slices {
     let plan = life::Plan::new(members, now_unix_s, next_epoch);
     let mut next = slices.clone();
+    for address in plan.addresses() {
+        next.entry(address).or_default();
+    }
     for (address, table) in &mut next {
+        plan.complete(table);
         plan.doubt(*address, table);
+        plan.believe(*address, table);
     }
     next
 }

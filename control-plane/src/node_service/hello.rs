@@ -7,6 +7,7 @@ use trunkline_proto::node::v1::{Hello, Report};
 use trunkline_proto::store::v1::{NodeRecord, NodeStatus};
 use trunkline_wire::NodeId;
 
+use super::{bounds, overlap};
 use crate::core::{Core, Planned};
 use crate::records;
 use crate::state::State;
@@ -54,9 +55,11 @@ fn check(state: &State, node: NodeId, hello: &Hello) -> Result<NodeRecord, Unwel
     if !place.is_empty() && place.parse::<SocketAddr>().is_err() {
         return refused(format!("encapsulation_address: {place:?} is not ADDRESS:PORT"));
     }
-    for (field, addresses) in
-        [("host_addresses", &hello.host_addresses), ("relay_addresses", &hello.relay_addresses)]
-    {
+    for (field, addresses) in [
+        ("host_addresses", &hello.host_addresses),
+        ("relay_addresses", &hello.relay_addresses),
+        ("own_relay_addresses", &hello.own_relay_addresses),
+    ] {
         if addresses.len() > ADDRESSES_MAX {
             return refused(format!("{field}: {} of them, {ADDRESSES_MAX} at most", addresses.len()));
         }
@@ -82,12 +85,17 @@ fn check(state: &State, node: NodeId, hello: &Hello) -> Result<NodeRecord, Unwel
         if let Some(address) = clash {
             return refused(format!("host_addresses: {address} is a relay address that node {other} shares"));
         }
+        if let Some(text) = overlap::find(node, hello, *other, &kept.record) {
+            return refused(text);
+        }
     }
     Ok(NodeRecord {
         joined: true,
         encapsulation_address: place.clone(),
         host_addresses: sorted(&hello.host_addresses),
         relay_addresses: sorted(&hello.relay_addresses),
+        own_relay_addresses: sorted(&hello.own_relay_addresses),
+        nonce_lifetime_s: hello.nonce_lifetime_s.min(NONCE_S_MAX),
         ..kept.record.clone()
     })
 }
@@ -96,9 +104,10 @@ fn check(state: &State, node: NodeId, hello: &Hello) -> Result<NodeRecord, Unwel
 pub fn status(state: &State, node: NodeId, hello: &Hello, replica: &str) -> NodeStatus {
     let before = state.statuses.get(&node).map(|kept| &kept.record);
     let report = Report { epoch: hello.epoch, claims: hello.claims.clone(), ..Report::default() };
+    let report = bounds::report(report);
     NodeStatus {
         incarnation: hello.incarnation,
-        version: hello.version.clone(),
+        version: bounds::text(hello.version.clone()),
         reports: before.map_or(0, |status| status.reports).saturating_add(1),
         report: Some(report),
         acknowledged: hello.epoch,
@@ -117,3 +126,5 @@ fn sorted(addresses: &[String]) -> Vec<String> {
 
 /// Addresses of one server.
 const ADDRESSES_MAX: usize = 64;
+/// Longest nonce lifetime that a server can be given, 30 days.
+const NONCE_S_MAX: u64 = 30 * 86_400;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
-use trunkline_proto::fleet::v1::Epoch;
+use trunkline_proto::fleet::v1::{Epoch, slice};
 use trunkline_proto::node::v1::control_message::Message as ToNode;
 use trunkline_proto::node::v1::node_message::Message as FromNode;
 use trunkline_proto::node::v1::{
@@ -14,9 +14,9 @@ use trunkline_proto::node::v1::{
 use trunkline_proto::store::v1::{NodeStatus, SliceRecord};
 use trunkline_wire::NodeId;
 
-use super::{hello, reporting};
+use super::{bounds, hello, reporting};
 use crate::configuration::{self, Personal};
-use crate::configurations::Configurations;
+use crate::configurations::{Built, Configurations};
 use crate::core::Core;
 use crate::operator_service::slices;
 use crate::records::node_id;
@@ -71,15 +71,20 @@ impl Session {
         let registered = registered.ok_or_else(|| Over::Told(replaced(node)))?;
         tracing::info!(%node, version = hello.version, "session open");
         let statuses = watch::Sender::new(hello::status(&core.state(), node, &hello, core.name()));
-        tokio::spawn(reporting::write(core.store().clone(), node, statuses.subscribe()));
+        tokio::spawn(reporting::write(core.clone(), node, statuses.subscribe()));
         let (records, counted) = mpsc::channel(RECORDS_MAX);
         tokio::spawn(count(Meter::new(core.store().clone(), node), counted, outgoing.clone()));
         let told = Told {
             hello: Some((hello.epoch, hello.digest)),
             sent: None,
             refused: None,
+            known: hello.epoch,
             claims: hello.claims,
-            since: Instant::now(),
+            is_held_back: false,
+            generation: Generation {
+                number: core.state().epoch().generation,
+                heard_at: Some(Instant::now()),
+            },
         };
         self.follow(registered, statuses, records, told).await
     }
@@ -102,8 +107,11 @@ impl Session {
         mut told: Told,
     ) -> Result<(), Over> {
         let Self { server, incoming, ending } = self;
-        let mut states = server.core.subscribe();
+        let mut states = server.core.subscribe_to_epochs();
         states.mark_changed();
+        let mut leader = None;
+        let mut again = tokio::time::interval(LOOK_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = incoming.message() => match message {
@@ -116,7 +124,17 @@ impl Session {
                 changed = states.changed() => {
                     changed.map_err(|_| Over::Gone)?;
                     let state = Arc::clone(&states.borrow_and_update());
+                    let leads = state.leader.as_ref().map(|kept| kept.revision);
+                    if leads.is_some() && leads != leader {
+                        // A new leader believes what it sees being written: it need not wait for the next report.
+                        statuses.send_modify(|status| status.reports = status.reports.saturating_add(1));
+                        leader = leads;
+                    }
                     server.tell(&state, &mut told).await?;
+                }
+                // What it says of itself is not in the state of an epoch.
+                _ = again.tick(), if told.hello.is_some() || told.is_held_back => {
+                    server.tell(&server.core.state(), &mut told).await?;
                 }
                 Some(question) = registered.questions.recv() => server.send(ToNode::Question(question)).await?,
                 _ = &mut registered.replaced => return Err(Over::Told(replaced(server.node))),
@@ -131,39 +149,36 @@ impl Session {
 impl Server {
     /// Sends the newest configuration where the server does not have it.
     async fn tell(&self, state: &State, told: &mut Told) -> Result<(), Over> {
-        if !state.nodes.contains_key(&self.node) {
+        // A member may be younger than the epoch.
+        if !state.nodes.contains_key(&self.node) && !self.core.state().nodes.contains_key(&self.node) {
             let text = format!("node {} is not a member any more: an operator removed it", self.node);
             return Err(Over::Told(Status::failed_precondition(text)));
         }
+        told.look_at(state);
         let (epoch, personal) = (state.epoch(), Personal::of(state, self.node));
         if told
             .sent
             .as_ref()
-            .is_some_and(|(sent, known)| !configuration::is_newer(epoch, *sent) && *known == personal)
+            .is_some_and(|(sent, known)| !configuration::is_newer(epoch, sent.epoch()) && *known == personal)
         {
             return Ok(());
         }
-        if state.fleet_keys.is_empty()
-            || told.refused == Some(epoch)
-            || told.waits_for_claims(state, self.node)
-        {
+        told.is_held_back = told.waits_for_claims(state, self.node);
+        // A server that is ahead of the store waits until the generation rises above it.
+        let is_ahead =
+            matches!(&told.hello, Some((Some(known), _)) if configuration::is_newer(*known, epoch));
+        if state.fleet_keys.is_empty() || told.refused == Some(epoch) || told.is_held_back || is_ahead {
             return Ok(());
         }
-        let built = self.configurations.newest(state, self.core.sealing(), self.node.site);
+        let built = self.configurations.of(state, self.core.sealing(), self.node.site);
         let built = built.map_err(|error| Over::Told(Status::internal(error.to_string())))?;
-        let base = told.sent.as_ref().map(|(epoch, _)| *epoch);
+        let base = told.sent.as_ref().map(|(sent, _)| &**sent);
         let update = self.configurations.update(self.node.site, base, &built, personal.clone());
-        told.sent = Some((epoch, personal));
-        if let Some((Some(known), digest)) = told.hello.take() {
-            let is_current = known == epoch && digest == update.digest;
-            // A server that is ahead of the store waits until the generation rises above it.
-            if is_current || configuration::is_newer(known, epoch) {
-                if !is_current {
-                    told.sent = None;
-                    told.hello = Some((Some(known), digest));
-                }
-                return Ok(());
-            }
+        told.sent = Some((built, personal));
+        let has_it =
+            |(known, digest): (Option<Epoch>, Vec<u8>)| known == Some(epoch) && digest == update.digest;
+        if told.hello.take().is_some_and(has_it) {
+            return Ok(());
         }
         self.send(ToNode::Configuration(update)).await
     }
@@ -192,7 +207,10 @@ impl Server {
                     acknowledged(status, acknowledgement, &self.core.state(), self.node)
                 });
             }
-            FromNode::Report(report) => statuses.send_modify(|status| reported(status, report)),
+            FromNode::Report(report) => {
+                told.heard(&report);
+                statuses.send_modify(|status| reported(status, report));
+            }
             // What does not fit is sent again: the server does so until it is counted.
             FromNode::Usage(record) => drop(records.try_send(record)),
             FromNode::Answer(answer) => registered.answered(answer),
@@ -216,30 +234,69 @@ fn replaced(node: NodeId) -> Status {
 struct Told {
     /// As in its Hello, until the first configuration was compared with it.
     hello: Option<(Option<Epoch>, Vec<u8>)>,
-    sent: Option<(Epoch, Personal)>,
+    sent: Option<(Arc<Built>, Personal)>,
     /// It will not be better when it is sent again.
     refused: Option<Epoch>,
-    /// As in its Hello.
+    /// What it has in force, and uses, as it said last.
+    known: Option<Epoch>,
     claims: Vec<SliceClaim>,
-    since: Instant,
+    /// The planner has not yet taken over what it claims.
+    is_held_back: bool,
+    generation: Generation,
 }
 
 impl Told {
-    /// After the store was put back to an older state it may not know what the server holds. The planner believes the
-    /// claims; until it has, the server must not be told that it has nothing.
-    ///
     /// One that comes without any configuration is told none as long as the store gives it slices: it has lost them with
     /// its disk, and in what a restored store does not know others may have got them. The planner takes them back.
+    ///
+    /// One that has an older generation is told nothing before the planner has taken over what it claims: its flows in
+    /// slices that a restored store has forgotten would end. Where the planner lets the claims lie, it is told some time
+    /// after it was heard: one that hangs is not told behind its back that it has lost what nobody asked it about. That no
+    /// port has two users does not hang on any of this.
     fn waits_for_claims(&self, state: &State, node: NodeId) -> bool {
         if matches!(self.hello, Some((None, _))) {
             return slices::held(state, node) != 0;
         }
-        let Some(known) = self.hello.as_ref().and_then(|(epoch, _)| *epoch) else { return false };
-        known.generation < state.epoch().generation
-            && self.since.elapsed() < CLAIMS_WITHIN
-            && !(self.claims.iter().all(|claim| is_believed(state, node, claim))
-                && given(state, node).all(|record| is_claimed(record, &self.claims, known)))
+        let newest = state.epoch().generation;
+        let was_told = self.sent.as_ref().is_some_and(|(sent, _)| sent.epoch().generation == newest);
+        let Some(known) = self.known.filter(|known| known.generation < newest && !was_told) else {
+            return false;
+        };
+        let has_waited = self.generation.heard_at.is_some_and(|at| at.elapsed() >= CLAIMS_WITHIN);
+        let is_settled = self
+            .claims
+            .iter()
+            .all(|claim| is_believed(state, node, claim) && serves(state, node, &claim.address));
+        let is_settled =
+            is_settled && given(state, node).all(|record| is_claimed(record, &self.claims, known));
+        !is_settled && !has_waited
     }
+
+    /// What the server uses, as it says.
+    fn heard(&mut self, report: &Report) {
+        self.known = report.epoch.or(self.known);
+        self.claims.clone_from(&report.claims);
+        self.generation.heard_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Takes note of the generation that a state has, and of who leads in it.
+    fn look_at(&mut self, state: &State) {
+        let number = state.epoch().generation;
+        if self.generation.number != number {
+            self.generation = Generation { number, heard_at: None };
+        }
+        if state.leader.is_none() {
+            // Nobody can take over what it claims.
+            self.generation.heard_at = self.generation.heard_at.map(|_| Instant::now());
+        }
+    }
+}
+
+/// The store's generation.
+struct Generation {
+    number: u64,
+    /// The server's first word since it began, or the last moment without a leader after that.
+    heard_at: Option<Instant>,
 }
 
 /// The slices that the store gives to a server.
@@ -248,6 +305,19 @@ fn given(state: &State, node: NodeId) -> impl Iterator<Item = &SliceRecord> {
     records.filter(move |record| {
         record.slice.as_ref().and_then(|slice| slice.owner.as_ref()).and_then(node_id) == Some(node)
     })
+}
+
+/// Whether a server that has slices of this address may take new ports of one, or is to take none. What a restore made
+/// drain the planner lets it take up again once it has heard that the server uses it; told before that, the server would
+/// give it back, and find nothing else while the others rest.
+fn serves(state: &State, node: NodeId, address: &str) -> bool {
+    let is_owned = |record: &SliceRecord| {
+        record
+            .slice
+            .as_ref()
+            .is_some_and(|slice| slice.address == address && slice.state() == slice::State::Owned)
+    };
+    state.nodes.get(&node).is_none_or(|kept| kept.record.draining) || given(state, node).any(is_owned)
 }
 
 /// What the server was given before its last epoch, and does not claim, it gave back after the snapshot was taken:
@@ -280,15 +350,15 @@ fn acknowledged(status: &mut NodeStatus, said: Acknowledgement, state: &State, n
             status.settings_version = configuration::settings_version(state, node);
         }
     } else {
-        tracing::warn!(%node, refusal = said.refusal, "a server refused a configuration");
+        let refusal = bounds::text(said.refusal);
+        tracing::warn!(%node, refusal, "a server refused a configuration");
         status.refused = said.epoch;
-        status.refusal = said.refusal;
+        status.refusal = refusal;
     }
 }
 
-fn reported(status: &mut NodeStatus, mut report: Report) {
-    report.claims.truncate(CLAIMS_MAX);
-    report.faults.truncate(FAULTS_MAX);
+fn reported(status: &mut NodeStatus, report: Report) {
+    let report = bounds::report(report);
     status.reports = status.reports.saturating_add(1);
     if report.epoch.is_some() {
         status.acknowledged = report.epoch;
@@ -313,9 +383,8 @@ async fn count(mut meter: Meter, mut records: mpsc::Receiver<UsageRecord>, outgo
 
 /// How long the planner may take to believe what a server claims.
 const CLAIMS_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// Until a server has its first configuration of a generation.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 const HELLO_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Usage records of one server that wait for the store.
 const RECORDS_MAX: usize = 64;
-/// Slices of 64 relay addresses.
-const CLAIMS_MAX: usize = 64 * 64;
-const FAULTS_MAX: usize = 64;

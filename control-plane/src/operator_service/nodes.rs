@@ -76,6 +76,8 @@ fn view(state: &State, silence: Option<Duration>, node: NodeId, record: &NodeRec
         rows,
         slices: super::slices::held(state, node),
         replica: status.replica,
+        own_relay_addresses: record.own_relay_addresses.clone(),
+        relay_addresses: record.relay_addresses.clone(),
     }
 }
 

@@ -26,7 +26,22 @@ pub fn list(state: &State, request: &ListSlicesRequest) -> Result<ListSlicesResp
     let slices = wanted.flat_map(|(_, kept)| &kept.record.slices).filter(is_wanted);
     let view =
         |record: &SliceRecord| SliceView { slice: record.slice.clone(), until_unix_s: record.until_unix_s };
-    Ok(ListSlicesResponse { slices: slices.map(view).collect() })
+    let awaited_nodes = awaited(state).map(node_message).collect();
+    Ok(ListSlicesResponse { slices: slices.map(view).collect(), awaited_nodes })
+}
+
+/// Servers without whose report nothing leaves its quarantine: those that were not heard since the generation rose.
+fn awaited(state: &State) -> impl Iterator<Item = NodeId> {
+    let rests =
+        |record: &&SliceRecord| record.slice.as_ref().is_some_and(|slice| slice.state() == Life::Quarantine);
+    let resting = state.slices.values().flat_map(|kept| &kept.record.slices).filter(rests);
+    let newest = resting.filter_map(|record| record.granted).map(|epoch| epoch.generation).max();
+    let newest = newest.filter(|generation| *generation > FIRST_GENERATION).unwrap_or_default();
+    let reported = move |node: &NodeId| {
+        let report = state.statuses.get(node).and_then(|kept| kept.record.report.as_ref());
+        report.and_then(|report| report.epoch).map_or(0, |epoch| epoch.generation)
+    };
+    state.nodes.keys().copied().filter(move |node| reported(node) < newest)
 }
 
 /// Slices that a server owns, those that it is to give back included.
@@ -57,3 +72,6 @@ fn address(state: &State, text: &str) -> Result<Option<String>, Fault> {
     };
     names.next().cloned().map(Some).ok_or_else(missing)
 }
+
+/// Of a store that was never restored.
+const FIRST_GENERATION: u64 = 1;

@@ -5,13 +5,16 @@ use trunkline_proto::operator::v1::rollout::State as Stage;
 use trunkline_proto::store::v1::{FleetKey, RolloutRecord, SettingsRecord};
 use zeroize::Zeroizing;
 
-use super::Draft;
+use super::{Draft, restore};
 use crate::event::Happening;
 use crate::records;
 use crate::sealing::Sealing;
 use crate::state::State;
 
 pub(super) fn plan(state: &State, sealing: &Sealing, now_unix_s: u64, draft: &mut Draft) {
+    if let Some(put) = restore::lineage(state) {
+        draft.add(put);
+    }
     if state.fleet_keys.is_empty() {
         first_key(sealing, now_unix_s, draft);
     }

@@ -1,13 +1,15 @@
-//! A store that was restored from an older state: servers report epochs that it does not know.
+//! A store that was restored from an older state: servers report epochs that it does not know, or it is not the store
+//! that it says it is, although every server that could tell is cut off.
 //!
 //! Their slices may be under leases that it does not know either. So what it takes for free rests in quarantine, what
-//! its owner does not claim drains, and with that the generation rises above everything that was ever handed out.
+//! its owner does not claim drains, and with that the generation rises above everything that was ever handed out. Nobody
+//! may be there to say what that was; so a generation is at least the time at which it began, in Unix seconds.
 
 use std::time::Duration;
 
 use trunkline_fleet::slices::{Slices, after_restore};
 use trunkline_proto::fleet::v1::Epoch;
-use trunkline_proto::store::v1::EpochRecord;
+use trunkline_proto::store::v1::{EpochRecord, LineageRecord};
 
 use super::{Draft, conditions, slices, tables};
 use crate::configuration::{is_newer, text};
@@ -19,7 +21,7 @@ use crate::store::{Change, Transaction};
 
 /// What a restore asks for.
 pub(super) enum Restore {
-    /// No server is ahead of the store.
+    /// The store is what it was.
     None,
     /// Servers that are connected say first what they use: that stays theirs.
     Hears,
@@ -30,12 +32,14 @@ pub(super) enum Restore {
 /// The next step after a restore.
 pub(super) fn plan(state: &State, seen: &Sightings, now_unix_s: u64) -> Restore {
     let known = state.epoch();
-    let Some(highest) = reported(state).filter(|epoch| is_newer(*epoch, known)) else { return Restore::None };
+    let ahead = reported(state).filter(|epoch| is_newer(*epoch, known));
+    if ahead.is_none() && !state.is_put_back() {
+        return Restore::None;
+    }
     if !all_heard(state, seen) {
         return Restore::Hears;
     }
-    let generation = highest.generation.saturating_add(1);
-    let raised = Epoch { generation, counter: known.counter.saturating_add(1) };
+    let raised = raised(known, ahead, now_unix_s);
     let doubted = doubted(state, seen, now_unix_s, raised);
     let mut draft = Draft::new(state);
     if !doubted
@@ -45,11 +49,46 @@ pub(super) fn plan(state: &State, seen: &Sightings, now_unix_s: u64) -> Restore 
         // Too many for one transaction: some addresses at a time, and the generation last.
         return Restore::Takes(Box::new(draft));
     }
+    // With the generation: so it rises once.
+    if let Some(put) = lineage(state)
+        && !draft.add(put)
+    {
+        return Restore::Takes(Box::new(draft));
+    }
     draft.epoch = raised;
     let happening = Happening::new("epoch", text(known), text(draft.epoch));
-    let reason = format!("a server reported {}: the store was restored from an older state", text(highest));
-    draft.tell("RaiseGeneration", happening, reason);
+    let found = ahead.map_or_else(
+        || "the store's log is not the one that its records were written with".to_owned(),
+        |highest| format!("a server reported {}", text(highest)),
+    );
+    draft.tell("RaiseGeneration", happening, format!("{found}: the store was restored from an older state"));
+    tell_of_the_silent(state, seen, &mut draft);
     Restore::Takes(Box::new(draft))
+}
+
+/// Above what was reported, and above what was handed out to servers of which nobody hears: that was before now.
+fn raised(known: Epoch, ahead: Option<Epoch>, now_unix_s: u64) -> Epoch {
+    let highest = ahead.map_or(known.generation, |epoch| epoch.generation.max(known.generation));
+    let generation = highest.saturating_add(1).max(now_unix_s);
+    Epoch { generation, counter: known.counter.saturating_add(1) }
+}
+
+/// The record of which store this is, where it is not what the store says now.
+pub(super) fn lineage(state: &State) -> Option<Change> {
+    let now = state.lineage?;
+    let is_known = state.lineage_record.is_some() && !state.is_put_back();
+    (!is_known).then(|| records::put("", &LineageRecord { cluster: now.cluster, surplus: now.surplus }))
+}
+
+/// They may use what the store takes for free. Nothing of that is given to anybody before each has reported.
+fn tell_of_the_silent(state: &State, seen: &Sightings, draft: &mut Draft) {
+    for node in state.nodes.keys().filter(|node| !seen.is_heard(state, **node)) {
+        let reason = format!(
+            "slices rest until it has reported: bring it back, or remove it: trunklinectl nodes remove {node} \
+             --confirm-gone"
+        );
+        draft.tell("AwaitNode", Happening::new(format!("node {node}"), "", "awaited"), reason);
+    }
 }
 
 /// Relay addresses of which the store's word is not yet doubted.

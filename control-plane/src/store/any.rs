@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Embedded, EmbeddedWatch, Entry, Etcd, EtcdWatch, Event, LeaseId, Listing, Revision, Store, StoreError,
-    StoreMember, Transaction, Watch,
+    Embedded, EmbeddedWatch, Entry, Etcd, EtcdWatch, Event, LeaseId, Lineage, Listing, Revision, Store,
+    StoreError, StoreMember, Transaction, Watch,
 };
 
 /// One of the stores.
@@ -96,6 +96,13 @@ impl Store for AnyStore {
             Self::Etcd(store) => {
                 store.watch(prefix, after).await.map(|watch| AnyWatch::Etcd(Box::new(watch)))
             }
+        }
+    }
+
+    async fn lineage(&self) -> Result<Option<Lineage>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.lineage().await,
+            Self::Etcd(store) => store.lineage().await,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod commit;
 mod keys;
+mod lineage;
 mod list;
 mod marks;
 mod members;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 
-use super::{Entry, LeaseId, Listing, Revision, Store, StoreError, StoreMember, Transaction};
+use super::{Entry, LeaseId, Lineage, Listing, Revision, Store, StoreError, StoreMember, Transaction};
 use keys::Keys;
 use marks::Marks;
 use members::Members;
@@ -118,6 +119,10 @@ impl Store for Etcd {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Self::Watch, StoreError> {
         EtcdWatch::open(Arc::clone(&self.shared), prefix, after).await
+    }
+
+    async fn lineage(&self) -> Result<Option<Lineage>, StoreError> {
+        lineage::read(&self.shared).await
     }
 
     async fn members(&self) -> Vec<StoreMember> {

@@ -141,7 +141,7 @@ impl Server {
         }
     }
 
-    async fn report(&self) {
+    pub async fn report(&self) {
         let epoch = self.configuration.epoch;
         let acknowledgement = Acknowledgement { epoch, refusal: String::new() };
         let report = Report { epoch, claims: claims(&self.configuration), ..Report::default() };

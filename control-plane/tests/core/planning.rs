@@ -6,9 +6,9 @@ use trunkline_control_plane::records;
 use trunkline_control_plane::replica::Replica;
 use trunkline_control_plane::state::State;
 use trunkline_control_plane::store::StoreError;
-use trunkline_proto::fleet::v1::{Configuration, Epoch};
+use trunkline_proto::fleet::v1::{Configuration, Epoch, Slice};
 use trunkline_proto::node::v1::Report;
-use trunkline_proto::store::v1::{NodeRecord, NodeStatus};
+use trunkline_proto::store::v1::{EpochRecord, NodeRecord, NodeStatus, SliceRecord};
 use trunkline_wire::NodeId;
 
 use crate::fleet::{Fleet, Server, until};
@@ -91,13 +91,14 @@ async fn a_store_that_was_put_back_gets_a_generation_above_every_report() {
     let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
     server.until("a whole configuration", is_whole).await;
 
+    let began = configuration::unix_now_s();
     let ahead = Epoch { generation: 3, counter: 900 };
     let report = Report { epoch: Some(ahead), ..Report::default() };
     fleet.report(OTHER, &NodeStatus { report: Some(report), ..NodeStatus::default() }).await;
 
     let above = |epoch: Epoch| configuration::is_newer(epoch, ahead);
     let state = until(replica.core(), "a higher generation", |state| above(state.epoch())).await;
-    assert_eq!(state.epoch().generation, 4);
+    assert!(state.epoch().generation >= began, "at least the time of the raise, in Unix seconds");
     let free = state
         .slices
         .values()
@@ -105,6 +106,65 @@ async fn a_store_that_was_put_back_gets_a_generation_above_every_report() {
         .filter(|kept| kept.slice.as_ref().is_some_and(|slice| slice.state == 4));
     assert_eq!(free.count(), 0, "what looks free rests first");
     server.until("it is told", |now| now.epoch.is_some_and(above)).await;
+}
+
+/// The replica runs on while the store is put back to before the server's slice was leased.
+#[tokio::test]
+async fn a_session_that_lives_through_a_restore_keeps_what_the_store_has_forgotten() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+    let before = server.configuration.clone();
+    let held = before.slices[0].clone();
+    until(replica.core(), "it has said so", |state| {
+        let report = state.statuses.get(&Server::NODE).and_then(|kept| kept.record.report.as_ref());
+        report.is_some_and(|report| report.epoch == before.epoch)
+    })
+    .await;
+
+    let state = replica.core().state();
+    let mut forgetful = state.slices[&held.address].record.clone();
+    let place = |kept: &&mut SliceRecord| kept.slice.as_ref().is_some_and(|slice| slice.index == held.index);
+    *forgetful.slices.iter_mut().find(place).unwrap() = SliceRecord {
+        slice: Some(Slice { state: 4, owner: None, lease: 0, ..held.clone() }),
+        ..SliceRecord::default()
+    };
+    let older = EpochRecord { epoch: Some(Epoch { generation: 1, counter: 1 }) };
+    fleet.put(vec![records::put("", &older), records::put(&held.address, &forgetful)]).await;
+
+    let risen = |now: &Configuration| now.epoch.is_some_and(|epoch| epoch.generation > 1);
+    server.until("the new generation", risen).await;
+    let kept = |now: &Configuration| {
+        now.slices.iter().any(|slice| (slice.index, slice.lease) == (held.index, held.lease))
+    };
+    assert!(kept(&server.configuration), "the first it is told already: {:?}", server.configuration.slices);
+}
+
+/// What it had drains meanwhile, and everything else rests for minutes.
+#[tokio::test]
+async fn a_server_that_was_cut_off_during_a_restore_goes_on_with_its_slice() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    fleet.add(OTHER).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+    let before = server.configuration.clone();
+    drop(server);
+    let report = Report { epoch: Some(Epoch { generation: 3, counter: 900 }), ..Report::default() };
+    fleet.report(OTHER, &NodeStatus { report: Some(report), ..NodeStatus::default() }).await;
+    let risen = |epoch: Epoch| epoch.generation > 3;
+    until(replica.core(), "a higher generation", |state| risen(state.epoch())).await;
+
+    let mut server = Server::open(&endpoint, before.clone(), 2).await;
+    server.until("the new generation", |now| now.epoch.is_some_and(risen)).await;
+    let slices = &server.configuration.slices;
+    assert!(
+        slices.iter().any(|slice| slice.state == 1 && slice.lease == before.slices[0].lease),
+        "{slices:?}"
+    );
 }
 
 #[tokio::test]
@@ -116,7 +176,7 @@ async fn a_server_that_is_ahead_is_told_nothing_older() {
         Configuration { epoch: Some(Epoch { generation: 7, counter: 5 }), ..Configuration::default() };
     let mut server = Server::open(&endpoint, before, 1).await;
     // `Server::until` applies what comes, and applying anything that is not newer fails.
-    server.until("a higher generation", |now| now.epoch.is_some_and(|epoch| epoch.generation == 8)).await;
+    server.until("a higher generation", |now| now.epoch.is_some_and(|epoch| epoch.generation > 7)).await;
 }
 
 #[tokio::test]
@@ -143,4 +203,48 @@ async fn a_stranger_is_told_what_to_do() {
     let status = server.end().await;
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     assert!(status.message().contains("trunklinectl nodes add 1.1"), "{status}");
+}
+
+#[tokio::test]
+async fn a_late_session_leaves_nothing_behind_of_a_removed_server() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    server.until("a whole configuration", is_whole).await;
+    until(replica.core(), "it reported", |state| state.statuses.contains_key(&Server::NODE)).await;
+
+    let delete = |key: String| trunkline_control_plane::store::Change::Delete { key };
+    let (node, status) = (records::key::<NodeRecord>(Server::NODE), records::key::<NodeStatus>(Server::NODE));
+    // The second waits until the first is written and some time has passed; the session has ended by then.
+    server.report().await;
+    server.report().await;
+    fleet.put(vec![delete(node), delete(status)]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let state = replica.core().state();
+    assert!(!state.nodes.contains_key(&Server::NODE));
+    assert!(!state.statuses.contains_key(&Server::NODE), "the report of a server that is no member");
+}
+
+#[tokio::test]
+async fn a_server_that_shares_what_another_owns_alone_is_told_and_nothing_is_stored() {
+    let fleet = Fleet::new();
+    fleet.add(Server::NODE).await;
+    let owner = NodeRecord {
+        node: Some(records::node_message(OTHER)),
+        joined: true,
+        weight: 1.0,
+        own_relay_addresses: vec!["203.0.113.1".to_owned()],
+        ..NodeRecord::default()
+    };
+    fleet.put(vec![records::put(OTHER, &owner)]).await;
+    let (endpoint, replica) = fleet.replica("only").await;
+    let mut server = Server::open(&endpoint, Configuration::default(), 1).await;
+    let status = server.end().await;
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    for word in ["203.0.113.1", "node 1.1", "node 1.2", "--shared-relay-address"] {
+        assert!(status.message().contains(word), "{word}: {status}");
+    }
+    let state = replica.core().state();
+    assert!(state.nodes[&Server::NODE].record.relay_addresses.is_empty(), "nothing is stored");
 }

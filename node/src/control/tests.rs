@@ -1,5 +1,6 @@
 //! A server with shards on loopback and a control plane that says what a test says.
 
+mod outage;
 mod replica;
 
 use std::net::{IpAddr, TcpListener};
@@ -47,6 +48,7 @@ struct Running {
     shards: Shards,
     in_force: watch::Receiver<InForce>,
     channel: watch::Receiver<Option<Channel>>,
+    control: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
@@ -96,13 +98,14 @@ impl Server {
         let shards =
             crate::shard::start(Start { threads: 2, applied, listen: listen(), encapsulation: None });
         let shards = shards.unwrap();
-        tokio::spawn(control.run(shards.clone(), session));
-        Running { shards, in_force, channel }
+        let control = tokio::spawn(control.run(shards.clone(), session));
+        Running { shards, in_force, channel, control }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.control.abort();
         self.shards.stop();
         self.shards.join();
     }

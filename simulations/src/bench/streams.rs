@@ -4,6 +4,7 @@
 //! a certificate and a TLS connection of its own, reports every 2 seconds and acknowledges what it is told, but
 //! puts nothing in force.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
                 }
             });
         }
-        let joined = calm(&told, since)?;
+        let joined = calm(&told, since, (0, 0), BALANCED)?;
         let mut changes = vec![];
         for round in 0..plan.rounds {
             changes.push(change(&cluster, &told, round)?);
@@ -208,20 +209,28 @@ fn note(told: &Told, configuration: &Configuration) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every server has the same epoch and none was told anything for a while: when the last one was.
-fn calm(told: &[Told], since: Instant) -> anyhow::Result<Duration> {
+/// Waits until every server has the same epoch, `least` or a later one, and none was told anything for so long: when the
+/// last one was.
+fn calm(told: &[Told], since: Instant, least: (u64, u64), quiet: Duration) -> anyhow::Result<Duration> {
+    let mut epochs = BTreeSet::new();
+    let mut known = 0;
     while since.elapsed() < PATIENCE {
-        let newest = told.iter().map(|told| told.lock().ok()?.last().copied()).collect::<Option<Vec<_>>>();
-        if let Some(newest) = newest {
-            let last = newest.iter().map(|(at, _, _)| *at).max().unwrap_or(since);
-            let is_one = newest.windows(2).all(|pair| pair[0].1 == pair[1].1);
-            if is_one && last.elapsed() > QUIET {
-                return Ok(last.saturating_duration_since(since));
-            }
+        let newest: Vec<_> = told.iter().filter_map(|told| told.lock().ok()?.last().copied()).collect();
+        let last = newest.iter().map(|(at, _, _)| *at).max().unwrap_or(since);
+        epochs = newest.iter().map(|(_, epoch, _)| order(*epoch)).collect();
+        known = newest.len();
+        let is_one = known == told.len() && epochs.len() == 1 && epochs.first() >= Some(&least);
+        if is_one && last.elapsed() > quiet {
+            return Ok(last.saturating_duration_since(since));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    bail!("the servers do not come to rest within {PATIENCE:?}")
+    bail!(
+        "the servers do not come to rest within {PATIENCE:?}: {known} of {} have a configuration, of epochs {:?} to {:?}",
+        told.len(),
+        epochs.first(),
+        epochs.last()
+    )
 }
 
 /// Changes one server's weight: what every server was told.
@@ -229,20 +238,20 @@ fn change(cluster: &Cluster, told: &[Told], round: u32) -> anyhow::Result<Change
     let since = Instant::now();
     let weight = if round.is_multiple_of(2) { "0.9" } else { "1" };
     let answer = cluster.ctl().json(&["weight", "1.1", weight]).map_err(anyhow::Error::msg)?;
-    calm(told, since)?;
+    let number = |name: &str| answer.pointer(&format!("/epoch/{name}")).and_then(serde_json::Value::as_u64);
+    let changed = number("generation").zip(number("counter")).context("an answer without an epoch")?;
+    calm(told, since, changed, QUIET)?;
     let mut news = vec![];
     for told in told {
         let told = told.lock().map_err(|_| anyhow!("poisoned"))?;
         news.push(told.iter().filter(|(at, _, _)| *at >= since).copied().collect::<Vec<_>>());
     }
     ensure!(news.iter().all(|news| !news.is_empty()), "a server was told nothing: {answer}");
-    let first_epoch = news.iter().filter_map(|news| Some(news.first()?.1)).map(order).min();
-    let first_epoch = first_epoch.context("nobody was told anything")?;
     // A later epoch holds what an earlier one changed: servers may be told both at once.
     let reached = |news: &Vec<(Instant, Epoch, usize)>, epoch: (u64, u64)| {
         news.iter().find(|(_, told, _)| order(*told) >= epoch).map(|(at, _, _)| *at)
     };
-    let last = news.iter().filter_map(|news| reached(news, first_epoch)).max().context("no times")?;
+    let last = news.iter().filter_map(|news| reached(news, changed)).max().context("no times")?;
     let mut epochs: Vec<_> = news.iter().flatten().map(|(_, epoch, _)| order(*epoch)).collect();
     epochs.sort_unstable();
     epochs.dedup();
@@ -278,6 +287,8 @@ const AT_ONCE: usize = 64;
 /// Records of one transaction.
 const BATCH: usize = 100;
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// Rows that went to the servers that came first go to the others once they were held for 30 s.
+const BALANCED: Duration = Duration::from_secs(45);
 const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(180);
 const MESSAGE_BYTES_MAX: usize = 64 << 20;

@@ -69,7 +69,13 @@ impl Cluster {
 
     /// Starts a replica, or starts it again.
     pub fn replica(&self, number: usize) -> Result<Replica, String> {
-        Replica::start(&self.machine, &self.authority, &self.path(&format!("r{number}")), number, &self.etcd)
+        self.replica_that_logs(number, replica::LOG)
+    }
+
+    /// The same with another `--log`.
+    pub fn replica_that_logs(&self, number: usize, log: &str) -> Result<Replica, String> {
+        let identity = self.path(&format!("r{number}"));
+        Replica::start(&self.machine, &self.authority, &identity, number, &self.etcd, log)
     }
 
     /// Adds a server and lets it join.

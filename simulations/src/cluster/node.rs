@@ -66,7 +66,12 @@ impl Node {
             arguments.extend(["--encapsulation-address".into(), format!("{ip}:6080")]);
         }
         arguments.extend(["--address".into(), ip, "--http".into(), http.to_string()]);
-        arguments.extend(["--shared-relay-address".into(), SHARED_RELAY.to_string()]);
+        if !extra.contains(&"--relay-address") {
+            arguments.extend(["--shared-relay-address".into(), SHARED_RELAY.to_string()]);
+        }
+        if !extra.contains(&"--log") {
+            arguments.extend(["--log".into(), LOG.into()]);
+        }
         arguments.extend(USUAL.iter().chain(extra).map(|text| (*text).to_owned()));
         Ok(Self { running: None, id: id.to_owned(), turn, http, data: data.to_owned(), arguments })
     }
@@ -120,6 +125,6 @@ impl Node {
     }
 }
 
-const USUAL: [&str; 6] =
-    ["--user", "alice:static-canary-password", "--threads", "1", "--log", "info,trunkline_node=debug"];
+const USUAL: [&str; 4] = ["--user", "alice:static-canary-password", "--threads", "1"];
+const LOG: &str = "info,trunkline_node=debug";
 const READY: Duration = Duration::from_secs(20);

@@ -24,6 +24,7 @@ impl Replica {
         identity: &Path,
         number: usize,
         etcd: &Etcd,
+        log: &str,
     ) -> Result<Self, String> {
         let name = format!("r{number}");
         if !identity.exists() {
@@ -39,7 +40,7 @@ impl Replica {
         command.arg("--issuer-cert").arg(authority.file("issuer.pem"));
         command.arg("--issuer-key").arg(authority.file("issuer.key"));
         command.arg("--store-key").arg(authority.file("store.key"));
-        command.args(["--log", "debug,h2=info,hyper=info,tower=info"]);
+        command.args(["--log", log]);
         let running = Running::start(&name, &mut command).map_err(|error| error.to_string())?;
         running.wait_for_line("ready", READY)?;
         Ok(Self { running, endpoint })
@@ -52,3 +53,5 @@ pub fn endpoint(number: usize) -> String {
 }
 
 const READY: Duration = Duration::from_secs(15);
+/// What a trial wants to see of a replica.
+pub const LOG: &str = "debug,h2=info,hyper=info,tower=info";

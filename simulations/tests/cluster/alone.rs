@@ -47,7 +47,51 @@ fn alone() -> Check {
     ctl.json(&["allocations"])?;
     ctl.json(&["table", "show", "1"])?;
     ctl.json(&["slices"])?;
-    Ok(())
+    let client = in_process_call(&server, &other)?;
+    closed(&ctl, &other, client)?;
+    applied(&ctl, server.data_directory())
+}
+
+fn in_process_call(server: &Trunkline, other: &Namespace) -> Result<TurnClient, String> {
+    let key = |pointer| server.quickstart_text(pointer).map(str::to_owned);
+    let credentials = named(&key("/turnKey/id")?, &key("/turnKey/secret")?, "ann");
+    let allocated = other.enter(|| -> Result<TurnClient, String> {
+        let (from, to) =
+            ((Ipv4Addr::new(10, 81, 0, 2), 0).into(), (Ipv4Addr::new(10, 81, 0, 1), 3478).into());
+        let mut client = TurnClient::udp(from, to, credentials).map_err(|error| error.to_string())?;
+        client.allocate().map_err(|error| format!("Allocate: {error}"))?;
+        Ok(client)
+    });
+    allocated.map_err(|error| error.to_string())?
+}
+
+/// An operator finds an allocation by its user and ends it; its client can make another.
+fn closed(ctl: &Ctl, other: &Namespace, mut client: TurnClient) -> Check {
+    let listed = ctl.json(&["allocations"])?;
+    let id = text(&listed, "/allocations/0/id")?;
+    ctl.json(&["allocations", "close", "1.1", &id])?;
+    let left = ctl.json(&["allocations"])?;
+    ensure(left["allocations"].as_array().is_none_or(Vec::is_empty), || format!("still there: {left}"))?;
+    let refused = other.enter(|| client.refresh(600).err().map(|error| error.to_string()));
+    let refused = refused.map_err(|error| error.to_string())?.ok_or("a closed allocation is refreshed")?;
+    ensure(refused.contains("437"), || format!("refused otherwise: {refused}"))?;
+    let again = other.enter(|| client.allocate().map(|_| ()).map_err(|error| error.to_string()));
+    again.map_err(|error| error.to_string())?
+}
+
+/// Settings are shown first and changed then.
+fn applied(ctl: &Ctl, directory: &std::path::Path) -> Check {
+    let file = directory.join("settings.toml");
+    std::fs::write(&file, "user-quota = 77\n").map_err(|error| error.to_string())?;
+    let file = file.to_string_lossy().into_owned();
+    let version = |ctl: &Ctl| ctl.json(&["config", "show"]).map(|shown| shown["version"].clone());
+    let before = version(ctl)?;
+    let would = ctl.json(&["config", "apply", &file, "--dry-run"])?.to_string();
+    ensure(would.contains("77"), || format!("the dry run does not say what would change: {would}"))?;
+    ensure(version(ctl)? == before, || "a dry run changed something".into())?;
+    ctl.json(&["config", "apply", &file])?;
+    let shown = ctl.json(&["config", "show"])?;
+    ensure(shown.to_string().contains("77") && shown["version"] != before, || shown.to_string())
 }
 
 /// The fixture was written by version 0.1.0: a key of the quickstart and one that was made over the HTTP API.

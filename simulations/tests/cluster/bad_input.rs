@@ -8,6 +8,7 @@ use crate::fleet::{Check, ensure, on_cluster, settled};
 pub const TRIALS: &[Named] = &[
     ("bad_input_is_refused_by_name_and_stores_nothing", || on_cluster(1, 1, &["1.1"], refused)),
     ("a_second_server_under_one_name_or_address_is_told", || on_cluster(1, 1, &["1.1"], twice)),
+    ("a_relay_address_that_another_server_shares_is_refused", || on_cluster(1, 1, &["1.1"], overlapping)),
 ];
 
 fn refused(cluster: &mut Cluster) -> Check {
@@ -61,6 +62,31 @@ fn twice(cluster: &mut Cluster) -> Check {
     );
     let log = second.take().map(|running| running.log()).unwrap_or_default();
     clear.map(|_| ()).map_err(|fault| format!("{fault}\n{log}"))
+}
+
+/// A second server that owns alone what the first shares.
+fn overlapping(cluster: &mut Cluster) -> Check {
+    settled(&mut cluster.view()?, &["1.1"])?;
+    let token = cluster.ctl().token("1.2")?;
+    let shared = trunkline_simulations::cluster::SHARED_RELAY.to_string();
+    let second = Node::launch(
+        &cluster.machine,
+        &cluster.path("owner"),
+        "1.2",
+        &cluster.endpoints(),
+        &token,
+        &["--relay-address", &shared],
+    )?;
+    let words = [shared.as_str(), "node 1.1", "node 1.2", "--shared-relay-address"];
+    let told = trunkline_simulations::cluster::wait_until(
+        "the second server says what is wrong",
+        std::time::Duration::from_secs(15),
+        || Ok(words.iter().all(|word| second.log().contains(word))),
+    );
+    told.map(|_| ()).map_err(|fault| format!("{fault}\n{}", second.log()))?;
+    let nodes = cluster.ctl().json(&["nodes"])?.to_string();
+    let own = format!("\"own_relay_addresses\":[\"{shared}\"]");
+    ensure(!nodes.contains(&own), || format!("it was stored: {nodes}"))
 }
 
 /// A server that need not become ready.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use trunkline_simulations::cluster::{Cluster, wait_until};
 
 use crate::Named;
-use crate::fleet::{Check, ensure, on_cluster, settled};
+use crate::fleet::{Call, Check, ensure, on_cluster, settled};
 
 pub const TRIALS: &[Named] = &[
     ("roles_may_do_what_they_may_and_strangers_nothing", || on_cluster(1, 1, &["1.1"], roles)),
@@ -38,6 +38,8 @@ fn replaced(cluster: &mut Cluster) -> Check {
     let sessions = session(cluster);
     ensure(sessions == 1, || format!("{sessions} sessions before the change"))?;
     let before = view.status()?.certificate_expires_unix_s;
+    let mut call = Call::begin(&cluster.nodes[0])?;
+    let (mut number, mut lost) = (0, false);
     let fresh = cluster.path("fresh");
     cluster.authority.issue(&["replica", "r0", "--lifetime", "31536000"], &fresh)?;
     for name in ["key.pem", "cert.pem", "roots.pem"] {
@@ -45,8 +47,11 @@ fn replaced(cluster: &mut Cluster) -> Check {
         std::fs::copy(fresh.join(name), to).map_err(|error| error.to_string())?;
     }
     wait_until("new connections see the new certificate", Duration::from_secs(10), || {
+        number += 1;
+        ensure(call.probe(number)?, || format!("probe {number} is lost")).inspect_err(|_| lost = true)?;
         Ok(cluster.view()?.status()?.certificate_expires_unix_s > before)
     })?;
+    ensure(!lost && call.probe(0)?, || "a packet was lost while the certificate was replaced".into())?;
     // The connection from before still answers, and the node's session is the same.
     view.status()?;
     ensure(session(cluster) == sessions, || "the node's session was dropped".into())

@@ -46,7 +46,9 @@ pub fn settled(view: &mut View, nodes: &[&str]) -> Check {
     wait_until("every node is ready, has slices, and no row moves", PATIENCE, || {
         let views = view.nodes()?;
         let ready = views.iter().filter(|node| node.state() == State::Ready && node.slices > 0).count();
-        let mut calm = true;
+        // A slice that the store has is of use once its server knows.
+        let newest = view.status()?.epoch;
+        let mut calm = views.iter().all(|node| node.epoch == newest);
         for site in sites(nodes) {
             let table = view.table(site)?;
             let near = |share: &RowShare| share.rows.abs_diff(share.quota) <= (share.quota / 100).max(1);

@@ -81,6 +81,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Takes over what the store has forgotten.
+    pub fn believe(&self, address: IpAddr, table: &mut RelaySlices) {
+        for (index, slice) in table {
+            *slice = self.believed((address, *index), slice).unwrap_or(*slice);
+        }
+    }
+
     pub fn advance(&self, address: IpAddr, table: &mut RelaySlices) {
         self.doubt(address, table);
         for (index, slice) in table {
@@ -89,8 +96,8 @@ impl<'a> Plan<'a> {
     }
 
     fn advanced(&self, place: Place, slice: &SliceLease) -> SliceLease {
-        if let Some((owner, lease)) = self.forgotten(place, slice) {
-            return self.draining(&SliceLease { owner: Some(owner), lease, ..*slice });
+        if let Some(believed) = self.believed(place, slice) {
+            return believed;
         }
         match slice.state {
             SliceState::Owned | SliceState::Draining if self.owner(slice).is_none() => self.resting(slice),
@@ -112,6 +119,11 @@ impl<'a> Plan<'a> {
             SliceState::Owned | SliceState::Draining => self.draining(slice),
             SliceState::Quarantine | SliceState::Free => self.resting(slice),
         }
+    }
+
+    fn believed(&self, place: Place, slice: &SliceLease) -> Option<SliceLease> {
+        let (owner, lease) = self.forgotten(place, slice)?;
+        Some(self.draining(&SliceLease { owner: Some(owner), lease, ..*slice }))
     }
 
     /// A claim under a higher lease than the store's. Its server gets it as a draining one and, since it claims it, can

@@ -17,7 +17,7 @@ pub(super) struct Client {
     pub(super) kv: KvClient,
     pub(super) leases: LeaseClient,
     pub(super) watches: WatchClient,
-    maintenance: MaintenanceClient,
+    pub(super) maintenance: MaintenanceClient,
 }
 
 /// All members.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use etcd_client::{ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::super::{Event, Revision, StoreError, Watch};
-use super::Shared;
+use super::super::{Event, Lineage, Revision, StoreError, Watch};
 use super::keys::{etcd_revision, revision};
 use super::members::{Client, Fault, Patience, fault};
+use super::{Shared, lineage};
 
 /// A watch over etcd.
 pub struct EtcdWatch {
@@ -26,11 +26,22 @@ pub struct EtcdWatch {
     patience: Option<Patience>,
 }
 
-/// A store that was restored from a snapshot begins another history, with terms from the start.
+/// A store that was restored from a snapshot begins another history.
 #[derive(Clone, Copy)]
 pub(super) struct HistoryId {
     cluster: u64,
     term: u64,
+    lineage: Option<Lineage>,
+}
+
+impl HistoryId {
+    fn follows(&self, before: &Self) -> bool {
+        let is_same = match (&self.lineage, &before.lineage) {
+            (Some(now), Some(before)) => now.follows(before),
+            (None, _) | (_, None) => true,
+        };
+        is_same && self.cluster == before.cluster && self.term >= before.term
+    }
 }
 
 struct Live {
@@ -95,10 +106,10 @@ impl EtcdWatch {
     /// A watch from a revision that the store has not reached would be silent, and miss what came before it.
     async fn check_history(&mut self, header: Option<&ResponseHeader>) -> Result<(), StoreError> {
         let Some(header) = header else { return Ok(()) };
-        let now = HistoryId { cluster: header.cluster_id(), term: header.raft_term() };
-        let is_other = |before: HistoryId| before.cluster != now.cluster || now.term < before.term;
+        let lineage = lineage::read(&self.etcd).await?;
+        let now = HistoryId { cluster: header.cluster_id(), term: header.raft_term(), lineage };
         *lock(&self.etcd.history) = Some(now);
-        if self.history.is_some_and(is_other) {
+        if self.history.is_some_and(|before| !now.follows(&before)) {
             return Err(StoreError::Compacted);
         }
         if revision(header.revision()) < self.seen && self.newest_revision().await? < self.seen {

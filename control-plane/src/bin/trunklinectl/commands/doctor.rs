@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use trunkline_proto::operator::v1::Status;
 
-use crate::commands::{ca, nodes, status};
+use crate::commands::{ca, nodes, slices, status};
 use crate::connection::Replicas;
 use crate::fault::Fault;
 use crate::output::{self, Output, clean};
@@ -40,8 +40,9 @@ async fn gather(session: &mut Session) -> Result<Gathered, Fault> {
     let asked_ms = time::now_unix_ms();
     let nodes = nodes::ask(session, None, None).await?;
     let now_unix_ms = time::now_unix_ms();
+    let awaited = slices::ask(session, None, String::new()).await?.awaited_nodes;
     let listed = Clock { earliest_ms: asked_ms, latest_ms: now_unix_ms };
-    Ok(Gathered { now_unix_ms, own_certificate, status, clock, replicas, nodes, listed })
+    Ok(Gathered { now_unix_ms, own_certificate, status, clock, replicas, nodes, listed, awaited })
 }
 
 /// The answer, and this machine's clock around it.

@@ -175,6 +175,7 @@ fn table(nodes: &[Node]) -> String {
         ">SEEN",
         "VERSION",
         "ADDRESSES",
+        "RELAYS",
         "FAULTS",
     ]);
     for node in nodes {
@@ -183,7 +184,7 @@ fn table(nodes: &[Node]) -> String {
     columns.or_none("There are no servers. Add one: trunklinectl nodes add 1.1")
 }
 
-fn row(node: &Node) -> [String; 14] {
+fn row(node: &Node) -> [String; 15] {
     let report = node.report.as_ref();
     let reported =
         |show: &dyn Fn(&trunkline_proto::node::v1::Report) -> String| report.map_or_else(|| "-".into(), show);
@@ -201,8 +202,15 @@ fn row(node: &Node) -> [String; 14] {
         reported(&|_| time::span_ms(node.reported_ms_ago)),
         node.version.clone(),
         node.host_addresses.join(" "),
+        relays(node),
         reported(&|report| report.faults.join("; ")),
     ]
+}
+
+/// Relay addresses: its own, then those that it shares.
+fn relays(node: &Node) -> String {
+    let shared = node.relay_addresses.iter().map(|address| format!("{address} (shared)"));
+    node.own_relay_addresses.iter().cloned().chain(shared).collect::<Vec<_>>().join(" ")
 }
 
 async fn add(session: &mut Session, output: Output, add: &Add) -> Result<(), Fault> {

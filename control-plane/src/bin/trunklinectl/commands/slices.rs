@@ -27,9 +27,21 @@ pub struct Slices {
 /// What the control plane refused, or that it does not answer.
 pub async fn run(session: &mut Session, output: Output, slices: &Slices) -> Result<(), Fault> {
     let address = slices.address.map(|address| address.to_string()).unwrap_or_default();
-    let request = ListSlicesRequest { node: slices.node, address };
-    let answer = session.ask(request, async |client, request| client.list_slices(request).await).await?;
+    let answer = ask(session, slices.node, address).await?;
     output.message(&answer, text)
+}
+
+/// The slices of one server, of one address, or all.
+///
+/// # Errors
+/// What the control plane refused, or that it does not answer.
+pub async fn ask(
+    session: &mut Session,
+    node: Option<NodeId>,
+    address: String,
+) -> Result<ListSlicesResponse, Fault> {
+    let request = ListSlicesRequest { node, address };
+    session.ask(request, async |client, request| client.list_slices(request).await).await
 }
 
 fn text(answer: &ListSlicesResponse) -> String {
@@ -53,7 +65,15 @@ fn text(answer: &ListSlicesResponse) -> String {
             time::moment(view.until_unix_s),
         ]);
     }
-    columns.or_none("There are no slices: no server shares a relay address.")
+    let mut text = columns.or_none("There are no slices: no server shares a relay address.");
+    for node in &answer.awaited_nodes {
+        let name = words::node(Some(node));
+        text.push_str(&format!(
+            "Server {name} has not reported since the store was put back: no slice leaves its quarantine before it \
+             does. Remove it or bring it back: trunklinectl nodes remove {name} --confirm-gone\n"
+        ));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -68,9 +88,17 @@ mod tests {
         let mut slice = Slice { address: "198.51.100.1".into(), index: 9, lease: 4, ..Slice::default() };
         slice.owner = Some(NodeId { site: 1, server: 2 });
         slice.set_state(State::Owned);
-        let answer = ListSlicesResponse { slices: vec![SliceView { slice: Some(slice), until_unix_s: 0 }] };
+        let answer = ListSlicesResponse {
+            slices: vec![SliceView { slice: Some(slice), until_unix_s: 0 }],
+            awaited_nodes: vec![NodeId { site: 2, server: 1 }],
+        };
         assert!(
             text(&answer).contains("198.51.100.1  9216-10239  owned  1.2        4  -\n"),
+            "{}",
+            text(&answer)
+        );
+        assert!(
+            text(&answer).contains("trunklinectl nodes remove 2.1 --confirm-gone\n"),
             "{}",
             text(&answer)
         );

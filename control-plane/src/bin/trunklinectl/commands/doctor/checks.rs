@@ -1,5 +1,6 @@
 //! What `doctor` makes of what it gathered: no calls in here.
 
+use trunkline_proto::fleet::v1::NodeId;
 use trunkline_proto::operator::v1::node::State;
 use trunkline_proto::operator::v1::{Node, Status, rollout};
 
@@ -103,12 +104,14 @@ pub struct Gathered {
     pub nodes: Vec<Node>,
     /// When that was.
     pub listed: Clock,
+    /// Servers that slices wait for since the store was put back.
+    pub awaited: Vec<NodeId>,
 }
 
 /// Every check, in the order of the way from here to the servers.
 #[must_use]
 pub fn all(gathered: &Gathered) -> Vec<Finding> {
-    let checks: [(&'static str, &str, Vec<Seen>); 9] = [
+    let checks: [(&'static str, &str, Vec<Seen>); 10] = [
         ("certificates", "none ends within a week", certificates(gathered)),
         ("clocks", "they agree", clocks(gathered)),
         ("replicas", "all answer, and one plans", replicas(gathered)),
@@ -116,6 +119,7 @@ pub fn all(gathered: &Gathered) -> Vec<Finding> {
         ("versions", "all the same", versions(gathered)),
         ("settings", "in force everywhere", settings(&gathered.status)),
         ("servers", "all are there and report no fault", servers::health(gathered)),
+        ("slices", "wait for no server", servers::awaited(gathered)),
         ("ports", "every server listens, and where the others do", servers::ports(gathered)),
         ("network", "frames of 1,600 bytes fit between servers", servers::network(gathered)),
     ];

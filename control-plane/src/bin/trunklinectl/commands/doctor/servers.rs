@@ -50,6 +50,23 @@ pub fn health(gathered: &Gathered) -> Vec<Seen> {
     seen
 }
 
+/// Servers that were not heard since the store was put back to an older state.
+#[must_use]
+pub fn awaited(gathered: &Gathered) -> Vec<Seen> {
+    let seen = |node| {
+        let name = words::node(Some(node));
+        (
+            Level::Problem,
+            format!(
+                "server {name} has not reported since the store was put back: no slice leaves its quarantine before \
+                 it does"
+            ),
+            format!("bring it back; if it is gone for good: trunklinectl nodes remove {name} --confirm-gone"),
+        )
+    };
+    gathered.awaited.iter().map(seen).collect()
+}
+
 fn facts(node: &Node) -> Option<&Facts> {
     node.report.as_ref().filter(|_| is_live(node)).and_then(|report| report.facts.as_ref())
 }

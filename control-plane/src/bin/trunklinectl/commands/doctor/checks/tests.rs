@@ -54,6 +54,7 @@ fn healthy() -> Gathered {
         replicas: vec![answer("a"), answer("b")],
         nodes: vec![node(1), node(2), node(3)],
         listed: clock,
+        awaited: vec![],
         status,
     }
 }
@@ -77,7 +78,7 @@ fn facts(gathered: &mut Gathered) -> &mut Facts {
 #[test]
 fn a_healthy_fleet_has_no_findings() {
     assert_eq!(found(|_| {}), []);
-    assert_eq!(all(&healthy()).len(), 9);
+    assert_eq!(all(&healthy()).len(), 10);
 }
 
 /// What breaks it, and what is found then.
@@ -138,8 +139,14 @@ fn every_fault_of_the_control_plane_is_found_by_its_check() {
 
 #[test]
 fn every_fault_of_a_server_is_found_by_its_check() {
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         (|all| all.nodes[1].set_state(State::Dead), Level::Problem, "servers", "server 1.2 has not reported"),
+        (
+            |all| all.awaited.push(NodeId { site: 1, server: 3 }),
+            Level::Problem,
+            "slices",
+            "server 1.3 has not reported since the store was put back",
+        ),
         (
             |all| report(all).faults.push("disk full".into()),
             Level::Problem,

@@ -152,8 +152,12 @@ fn up(file: &std::path::Path, name: Option<String>) -> anyhow::Result<()> {
 fn down(name: Option<String>, all: bool) -> anyhow::Result<()> {
     let labs = if all { teardown::all_labs() } else { vec![only(name)?] };
     for lab in labs {
+        let was_there = teardown::all_labs().contains(&lab);
         said(teardown::down(&lab)).with_context(|| format!("lab {lab}"))?;
-        println!("lab {lab} is down");
+        println!(
+            "{}",
+            if was_there { format!("lab {lab} is down") } else { format!("there was no lab {lab}") }
+        );
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ apt_install() {
 keep_stopped() {
   local package
   command -v systemctl >/dev/null || return 0
-  for package in coturn:coturn etcd-server:etcd; do
+  for package in coturn:coturn etcd-server:etcd bird2:bird; do
     [[ " $* " != *" ${package%%:*} "* ]] ||
       as_root systemctl disable --quiet "${package##*:}.service" ||
       say "${package##*:} stays enabled at boot: systemctl disable ${package##*:}"

@@ -6,12 +6,12 @@
 //! cgroups from the program.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 
@@ -24,35 +24,20 @@ pub fn require_root() -> Result<(), String> {
     run_ip(&["-V"]).map_err(|error| format!("iproute2 is needed (apt install iproute2): {error}"))
 }
 
-/// One network namespace with `lo` up; removed from the machine when dropped.
-#[derive(Debug)]
-pub struct Namespace {
+/// The way into a network namespace that is there already; it stays when this is dropped.
+#[derive(Debug, Clone)]
+pub struct Entrance {
     name: String,
     handle: Arc<File>,
-    interfaces: AtomicU32,
 }
 
-impl Namespace {
-    /// Creates a namespace named after `label` (letters, digits, dashes), this process and a counter.
-    pub fn new(label: &str) -> io::Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        static SWEEP: Once = Once::new();
-        SWEEP.call_once(remove_orphans);
-
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{NAME_PREFIX}{label}-{}-{number}", std::process::id());
-        run_ip(&["netns", "add", &name])?;
-        let opened = File::open(Path::new(NAMESPACE_DIRECTORY).join(&name)).and_then(|handle| {
-            run_ip(&["-n", &name, "link", "set", "lo", "up"])?;
-            Ok(handle)
-        });
-        match opened {
-            Ok(handle) => Ok(Self { name, handle: Arc::new(handle), interfaces: AtomicU32::new(0) }),
-            Err(error) => {
-                run_ip(&["netns", "delete", &name])?;
-                Err(error)
-            }
-        }
+impl Entrance {
+    /// Opens a namespace by the name that `ip netns` shows.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let opened = File::open(Path::new(NAMESPACE_DIRECTORY).join(name));
+        let handle = opened
+            .map_err(|error| io::Error::new(error.kind(), format!("network namespace {name}: {error}")))?;
+        Ok(Self { name: name.to_owned(), handle: Arc::new(handle) })
     }
 
     /// The kernel's name of the namespace, as `ip netns` shows it.
@@ -80,6 +65,106 @@ impl Namespace {
         })
     }
 
+    /// Sets sysctls of the namespace, e.g. `("net.ipv4.ip_forward", "1")`.
+    ///
+    /// Interface names with dots in them are not supported; the names given out here have none.
+    pub fn set_sysctls(&self, settings: &[(&str, &str)]) -> io::Result<()> {
+        let set = |(key, value): &(&str, &str)| {
+            let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+            std::fs::write(path, value)
+                .map_err(|error| io::Error::new(error.kind(), format!("sysctl {key}={value}: {error}")))
+        };
+        self.enter(|| settings.iter().try_for_each(set))?
+    }
+
+    /// Makes interfaces compute checksums in software, as `ethtool -K … tx off` does.
+    pub fn disable_transmit_offload(&self, interfaces: &[&str]) -> io::Result<()> {
+        self.enter(|| interfaces.iter().try_for_each(|interface| disable_transmit_checksum(interface)))?
+    }
+}
+
+/// Runs many `ip` commands, one a line, inside the namespace of that name or else in the machine's own, in one
+/// process that ends with this one.
+pub fn ip_batch(namespace: Option<&str>, lines: &[String]) -> io::Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    end_with_parent(&mut command);
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // What it could not read is in what it says.
+        let _said_below = stdin.write_all((lines.join("\n") + "\n").as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("ip -batch in {}: {}", namespace.unwrap_or("the machine"), reason.trim())))
+}
+
+/// The program is killed when the thread that started it is gone, however it ended.
+fn end_with_parent(command: &mut Command) {
+    let set = || {
+        // SAFETY: prctl with this option takes a number and touches no memory.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(set) };
+}
+
+/// One network namespace with `lo` up; removed from the machine when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    entrance: Entrance,
+    interfaces: AtomicU32,
+}
+
+impl Namespace {
+    /// Creates a namespace named after `label` (letters, digits, dashes), this process and a counter.
+    pub fn new(label: &str) -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(remove_orphans);
+
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{NAME_PREFIX}{label}-{}-{number}", std::process::id());
+        run_ip(&["netns", "add", &name])?;
+        let opened = Entrance::open(&name).and_then(|entrance| {
+            run_ip(&["-n", &name, "link", "set", "lo", "up"])?;
+            Ok(entrance)
+        });
+        match opened {
+            Ok(entrance) => Ok(Self { entrance, interfaces: AtomicU32::new(0) }),
+            Err(error) => {
+                run_ip(&["netns", "delete", &name])?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The kernel's name of the namespace, as `ip netns` shows it.
+    pub fn name(&self) -> &str {
+        self.entrance.name()
+    }
+
+    /// A command that will run inside the namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.entrance.command(program)
+    }
+
+    /// Runs `work` on a new thread inside the namespace and returns its result. Sockets that `work` makes
+    /// stay in the namespace wherever they are used later; threads that it spawns start in the namespace
+    /// too.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        self.entrance.enter(work)
+    }
+
     /// Adds an address (`10.60.0.1/24`, `fd60::1/64`) to an interface; IPv6 addresses are usable at once
     /// (`nodad`).
     pub fn add_address(&self, interface: &str, cidr: &str) -> io::Result<()> {
@@ -100,14 +185,12 @@ impl Namespace {
     ///
     /// Interface names with dots in them are not supported; the names given out here have none.
     pub fn set_sysctl(&self, key: &str, value: &str) -> io::Result<()> {
-        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-        let written = self.enter(|| std::fs::write(&path, value))?;
-        written.map_err(|error| io::Error::new(error.kind(), format!("sysctl {key}={value}: {error}")))
+        self.entrance.set_sysctls(&[(key, value)])
     }
 
     /// Runs `ip` with the given arguments inside the namespace.
     pub fn ip(&self, arguments: &[&str]) -> io::Result<()> {
-        let mut full = vec!["-n", self.name.as_str()];
+        let mut full = vec!["-n", self.name()];
         full.extend_from_slice(arguments);
         run_ip(&full)
     }
@@ -120,8 +203,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Err(error) = run_ip(&["netns", "delete", &self.name]) {
-            eprintln!("network namespace {} was not removed: {error}", self.name);
+        if let Err(error) = run_ip(&["netns", "delete", self.name()]) {
+            eprintln!("network namespace {} was not removed: {error}", self.name());
         }
     }
 }
@@ -170,7 +253,7 @@ impl<'a> Veth<'a> {
     /// program sends on would otherwise carry a partial checksum, and its receiver would drop it.
     pub fn disable_transmit_offload(&self) -> io::Result<()> {
         for (namespace, interface) in [&self.a, &self.b] {
-            namespace.enter(|| disable_transmit_checksum(interface))??;
+            namespace.entrance.disable_transmit_offload(&[interface])?;
         }
         Ok(())
     }
@@ -246,5 +329,6 @@ fn run_ip(arguments: &[&str]) -> io::Result<()> {
     Err(io::Error::other(format!("ip {}: {}", arguments.join(" "), reason.trim())))
 }
 
-const NAMESPACE_DIRECTORY: &str = "/run/netns";
+/// Where `ip netns` keeps the names.
+pub const NAMESPACE_DIRECTORY: &str = "/run/netns";
 const NAME_PREFIX: &str = "trunkline-";

@@ -1,32 +1,26 @@
-//! The lab itself: what the other simulations take for granted about namespaces, links and child processes.
+//! The ground: what all simulations take for granted about namespaces, links and child processes.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Arguments;
-use trunkline_simulations::netns::{Namespace, Veth, remove_orphans, require_root};
+use trunkline_simulations::netns::{Namespace, Veth, remove_orphans};
 use trunkline_simulations::process::{Running, Stream};
-use trunkline_simulations::trial::trial;
 
-type Run = fn() -> Result<(), String>;
+use crate::Run;
 
-fn main() {
-    let trials: [(&str, Run); 8] = [
-        ("link_carries_both_address_families", link_carries_both_address_families),
-        ("namespace_without_a_link_reaches_nobody", namespace_without_a_link_reaches_nobody),
-        ("namespace_is_removed_with_its_value", namespace_is_removed_with_its_value),
-        ("namespace_of_a_dead_process_is_removed", namespace_of_a_dead_process_is_removed),
-        ("sysctl_stays_inside_its_namespace", sysctl_stays_inside_its_namespace),
-        ("transmit_checksums_can_be_left_to_software", transmit_checksums_can_be_left_to_software),
-        ("line_is_awaited_until_its_deadline", line_is_awaited_until_its_deadline),
-        ("whole_process_group_ends_with_its_value", whole_process_group_ends_with_its_value),
-    ];
-    let missing = require_root().err();
-    let trials = trials.into_iter().map(|(name, run)| trial(name, missing.clone(), run)).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
-}
+/// Name and program of each trial.
+pub const TRIALS: [(&str, Run); 8] = [
+    ("link_carries_both_address_families", link_carries_both_address_families),
+    ("namespace_without_a_link_reaches_nobody", namespace_without_a_link_reaches_nobody),
+    ("namespace_is_removed_with_its_value", namespace_is_removed_with_its_value),
+    ("namespace_of_a_dead_process_is_removed", namespace_of_a_dead_process_is_removed),
+    ("sysctl_stays_inside_its_namespace", sysctl_stays_inside_its_namespace),
+    ("transmit_checksums_can_be_left_to_software", transmit_checksums_can_be_left_to_software),
+    ("line_is_awaited_until_its_deadline", line_is_awaited_until_its_deadline),
+    ("whole_process_group_ends_with_its_value", whole_process_group_ends_with_its_value),
+];
 
 fn link_carries_both_address_families() -> Result<(), String> {
     let (a, b) = two_namespaces()?;

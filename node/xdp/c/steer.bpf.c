@@ -197,8 +197,7 @@ __noinline int parse(struct xdp_md *xdp, struct scratch *s)
 	return parse_frame(&c, &s->outer);
 }
 
-SEC("xdp.frags")
-int trunkline_steer(struct xdp_md *xdp)
+static __always_inline int steer(struct xdp_md *xdp)
 {
 	__u32 zero = 0;
 	__u32 *slot = bpf_map_lookup_elem(&in_force, &zero);
@@ -228,6 +227,25 @@ int trunkline_steer(struct xdp_md *xdp)
 		return decapsulate(xdp, s, REASSEMBLED);
 	examine(xdp, s, config, 1);
 	return arrived(xdp, s, config, health);
+}
+
+SEC("xdp.frags")
+int trunkline_steer(struct xdp_md *xdp)
+{
+	return steer(xdp);
+}
+
+/* For the benchmark, which runs it over one IPv4 frame again and again: what was put in front is taken off. */
+SEC("xdp.frags")
+int trunkline_measure(struct xdp_md *xdp)
+{
+	const int action = steer(xdp);
+	if (action != XDP_TX || bpf_xdp_adjust_head(xdp, 28 + GUE_BYTES))
+		return action;
+	__u16 *ethernet = (void *)(long)xdp->data;
+	if ((void *)(ethernet + 7) <= (void *)(long)xdp->data_end)
+		ethernet[6] = bpf_htons(0x0800);
+	return action;
 }
 
 /* On the far end of a virtual link: XDP_TX of the near end is delivered only if the far end runs a program as well. */

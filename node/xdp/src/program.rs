@@ -60,7 +60,7 @@ impl Program {
     /// [`LoadError`]: it needs CAP_BPF and CAP_NET_ADMIN, and a kernel with BTF.
     pub fn load() -> Result<Self, LoadError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT)?;
-        for name in [STEER, PASS] {
+        for name in [STEER, PASS, MEASURE] {
             xdp(&mut ebpf, name)?.load()?;
         }
         let mut map = |name: &'static str| -> Result<Map, LoadError> {
@@ -78,6 +78,24 @@ impl Program {
     /// [`LoadError::Missing`].
     pub fn steer(&mut self) -> Result<&mut Xdp, LoadError> {
         xdp(&mut self.ebpf, STEER)
+    }
+
+    /// The steering program and, after it, the undoing of what it did to an IPv4 frame over an IPv4 fabric: for benchmarks,
+    /// which run it over the same frame again and again.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`].
+    pub fn measure(&mut self) -> Result<&mut Xdp, LoadError> {
+        xdp(&mut self.ebpf, MEASURE)
+    }
+
+    /// The program that passes everything: for the far end of a virtual link, which delivers what the near end sends only if
+    /// it runs a program as well.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`].
+    pub fn pass(&mut self) -> Result<&mut Xdp, LoadError> {
+        xdp(&mut self.ebpf, PASS)
     }
 
     /// Puts tables in force, all of them between two packets.
@@ -155,3 +173,4 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadEr
 
 const STEER: &str = "trunkline_steer";
 const PASS: &str = "trunkline_pass";
+const MEASURE: &str = "trunkline_measure";

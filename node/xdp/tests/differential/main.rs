@@ -5,6 +5,8 @@
 mod fleet;
 mod generate;
 mod random;
+#[path = "../../../cores/steer/tests/site/scene.rs"]
+mod scene;
 
 use std::collections::BTreeMap;
 
@@ -24,10 +26,40 @@ fn main() {
         Trial::test(name, move || compare(fabric_v6).map_err(Into::into)).with_ignored_flag(is_ignored)
     };
     let trials = vec![
+        Trial::test("every_fixture_has_its_verdict_and_its_packet", || fixtures().map_err(Into::into))
+            .with_ignored_flag(is_ignored),
         trial("the_program_and_the_reference_agree_over_an_ipv4_fabric", false),
         trial("the_program_and_the_reference_agree_over_an_ipv6_fabric", true),
     ];
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// What the reference's own test demands of the reference.
+fn fixtures() -> Result<(), String> {
+    let text = |error: trunkline_xdp::LoadError| error.to_string();
+    let mut program = Program::load().map_err(text)?;
+    for server in 1..=fleet::SERVERS {
+        program.set_neighbour(server, neighbour(server)).map_err(text)?;
+    }
+    let mut known = fleet::KnownFlows::default();
+    for (flow, server) in scene::known() {
+        program.register(&flow, server).map_err(text)?;
+        known.0.insert(flow, server);
+    }
+    let scene = Scene { steerer: scene::steerer(), dead: scene::dead(), dead_servers: vec![4], known };
+    tell(&mut program, &scene)?;
+    for fixture in scene::fixtures() {
+        let reason = one(&mut program, &scene, &fixture.frame)
+            .map_err(|fault| format!("{}: {fault}", fixture.description))?;
+        let (counted, changes) = (program.counter(reason).map_err(text)?.packets, fixture.out.is_some());
+        if !fixture.verdict.ends_with(reason.name())
+            || counted == 0
+            || changes != fixture.verdict.starts_with("forward")
+        {
+            return Err(format!("{}: {} of the program", fixture.description, reason.name()));
+        }
+    }
+    Ok(())
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {

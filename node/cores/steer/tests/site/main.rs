@@ -2,6 +2,7 @@
 //! verdicts say, until one keeps them.
 
 mod fixtures;
+mod scene;
 mod site;
 
 use proptest::prelude::*;

@@ -19,7 +19,6 @@ __noinline int seal(struct xdp_md *xdp, struct scratch *s, const struct key *key
 {
 	if (!s || !key)
 		return -1;
-	__builtin_memset(&s->sealed, 0, sizeof(s->sealed));
 	const struct cursor cursor = cursor_of(xdp, s), *c = &cursor;
 	const __u8 *h = at(c, header, SEALED_BYTES);
 	const __u32 inner = header + GUE_BYTES;
@@ -32,11 +31,13 @@ __noinline int seal(struct xdp_md *xdp, struct scratch *s, const struct key *key
 	if (v4 && (front || (front = at(c, inner, 24))) && inner + 24 <= end) {
 		__builtin_memcpy(s->sealed.bytes + SEALED_BYTES, front, 24);
 	} else if (!v4 && front && inner + 44 <= end) {
+		s->sealed.words[8] = 0;
 		__builtin_memcpy(s->sealed.bytes + SEALED_BYTES, front, 44);
 	} else {
 		/* Its ports are not all there: byte by byte what is. */
 		if (inner + whole > end)
 			return -1;
+		__builtin_memset(s->sealed.bytes + SEALED_BYTES, 0, sizeof(s->sealed) - SEALED_BYTES);
 		for (__u32 i = 0; i < 44; i++) {
 			const __u8 *b = at(c, inner + i, 1);
 			if (!b || i >= whole + 4 || inner + i >= end)
@@ -160,8 +161,10 @@ static __always_inline int save_ethernet(struct xdp_md *xdp, struct scratch *s, 
 {
 	if (bytes != 14 && bytes != 18 && bytes != 22)
 		return -1;
-	if (bpf_xdp_load_bytes(xdp, 0, s->ethernet, 14))
+	const void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	if (data + 14 > end)
 		return -1;
+	__builtin_memcpy(s->ethernet, data, 14);
 	return bytes > 14 ? bpf_xdp_load_bytes(xdp, 14, s->ethernet + 14, bytes == 18 ? 4 : 8) : 0;
 }
 

@@ -244,3 +244,17 @@ fn most_of_a_site_is_never_dead_at_once() {
 const ROWS: usize = 1_024;
 /// Outside the landing server: the current owner, two before it, and the one to come.
 const HOPS_MAX: usize = 4;
+
+#[test]
+fn rows_of_a_dead_server_go_to_those_that_stood_in_for_it() {
+    let mut servers = fleet(&[1_000_000; 5]);
+    let start = first(&servers);
+    servers.get_mut(&2).unwrap().condition = Condition::Dead;
+    let tables = to_rest(&start, &servers, 1_000);
+    let left = tables.last().unwrap();
+    let rows: Vec<_> = start.rows.iter().map(|planned| planned.row).collect();
+    let fallbacks = trunkline_steer::fallbacks(&rows);
+    let lost = rows_of(&start, 2);
+    let stayed = lost.iter().filter(|index| left.rows[**index].row.current == fallbacks[**index][0]).count();
+    assert!(stayed * 100 >= lost.len() * 95, "{stayed} of {} rows", lost.len());
+}

@@ -10,13 +10,14 @@ __noinline int way(struct scratch *s, const struct config *config, const struct 
 	const struct row *row = &config->rows[bounded(s->hash & config->row_mask, ROWS_MAX - 1)];
 	struct hops *hops = is_own ? &s->own : &s->hops;
 	const __u16 me = s->me;
+	const __u16 takers[5] = { row->current, row->previous[0], row->previous[1], row->fallback[0], row->fallback[1] };
 	__u16 taker = me, order[5] = { 0, 0, 0, 0, 0 };
-	if (spares(health, s->me_is_dead, me, row->current))
-		taker = row->current;
-	else if (spares(health, s->me_is_dead, me, row->fallback[0]))
-		taker = row->fallback[0];
-	else if (spares(health, s->me_is_dead, me, row->fallback[1]))
-		taker = row->fallback[1];
+	for (int i = 0; i < 5; i++) {
+		if (spares(health, s->me_is_dead, me, takers[i])) {
+			taker = takers[i];
+			break;
+		}
+	}
 	hops->count = 0;
 	hops->index = 0;
 	if (class == CLASS_OPENER) {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use trunkline_steer::NOBODY;
+use trunkline_steer::{NOBODY, Row, fallbacks};
 
 use super::publish::cut_off;
 use super::quota::{dead_band, quotas};
@@ -33,13 +33,18 @@ pub fn publish(
     next
 }
 
-/// Rows of owners that cannot keep them. A row goes back to an owner before it where that one misses rows: then nobody
-/// falls off its chain.
+/// Rows of owners that cannot keep them. A row goes back to an owner before it, else to the row's fallback, where that one
+/// misses rows: servers that noticed the death have sent it the row's new flows since. Then nobody falls off its chain.
 fn necessary(table: &SiteTable, servers: &BTreeMap<u16, Server>, balance: &mut Balance) -> Vec<(usize, u16)> {
     let mut moves = vec![];
-    for (index, planned) in table.rows.iter().enumerate() {
+    if table.rows.iter().all(|planned| keeps_rows(planned, servers)) {
+        return moves;
+    }
+    let rows: Vec<Row> = table.rows.iter().map(|planned| planned.row).collect();
+    for ((index, planned), others) in table.rows.iter().enumerate().zip(fallbacks(&rows)) {
         if !keeps_rows(planned, servers) {
-            let before = planned.row.previous.into_iter().find(|server| balance.misses(*server));
+            let takers = planned.row.previous.into_iter().chain(others);
+            let before = takers.into_iter().find(|server| balance.misses(*server));
             if let Some(server) = before.or_else(|| balance.neediest()) {
                 balance.give(server);
                 moves.push((index, server));

@@ -128,8 +128,10 @@ fn write_ip(hash: &mut SipHasher24, ip: IpAddr) {
     }
 }
 
-/// The owners of other rows, found by a walk that depends on the row.
-fn fallbacks(rows: &[Row]) -> Vec<[u16; 2]> {
+/// Who takes over a row's new flows, see [`SteeringTable::fallback`]: the owners of other rows, found by a walk that depends
+/// on the row.
+#[must_use]
+pub fn fallbacks(rows: &[Row]) -> Vec<[u16; 2]> {
     let count = rows.len() as u64;
     let found = |(index, row): (usize, &Row)| {
         let mut others = [NOBODY; 2];

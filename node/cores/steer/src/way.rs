@@ -28,13 +28,14 @@ impl Dead {
 /// Where a packet without a known flow goes from the server it landed on. No hops: it stays.
 ///
 /// A member of a flow visits the row's owner, those before it, the one to come, and the one that takes over for a dead
-/// owner. An opener asks the one to come and the owners before first, so that a repeated Allocate finds its flow, and ends
+/// owner: one before it if that one answers, else the row's fallback. An opener asks the one to come and the owners before first, so that a repeated Allocate finds its flow, and ends
 /// at the owner, who takes it. `me` stands in the way only as that last one.
 #[must_use]
 pub fn of(class: Class, row: Row, fallback: [u16; 2], dead: &Dead, me: u16) -> Hops {
     let [first, second] = row.previous;
     let [stand_in, other] = fallback;
-    let taker = [row.current, stand_in, other].into_iter().find(|server| dead.spares(*server)).unwrap_or(me);
+    let takers = [row.current, first, second, stand_in, other];
+    let taker = takers.into_iter().find(|server| dead.spares(*server)).unwrap_or(me);
     let mut hops = Hops::default();
     let mut add = |server: u16| {
         if dead.spares(server) && server != me && !hops.hold(server) {

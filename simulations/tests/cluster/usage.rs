@@ -134,7 +134,9 @@ fn killed(cluster: &mut Cluster) -> Check {
         all / end.as_secs().max(1),
         lost as f64 / (all as f64 / end.as_secs_f64())
     );
-    ensure(last.0 <= all && last.1 <= all, || format!("counted {last:?}, more than the {all} sent"))
+    // A probe whose answer came too late was relayed all the same.
+    let asked = u64::from(number) * 4;
+    ensure(last.0 <= asked && last.1 <= asked, || format!("counted {last:?}, more than the {asked} sent"))
 }
 
 /// Payload bytes to peers and to clients of a key, all of today.

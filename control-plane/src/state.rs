@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use trunkline_fleet::FIRST_GENERATION;
 use trunkline_proto::fleet::v1::Epoch;
 use trunkline_proto::store::v1::{
     EpochRecord, FleetKey, Leader, LineageRecord, NodeRecord, NodeStatus, ReplicaRecord, Revocation,
@@ -54,7 +55,7 @@ impl State {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         let kept = self.epoch.as_ref().and_then(|kept| kept.record.epoch);
-        kept.unwrap_or(Epoch { generation: 1, counter: 0 })
+        kept.unwrap_or(Epoch { generation: FIRST_GENERATION, counter: 0 })
     }
 
     /// The store was restored: it cannot have become what it is by being written to.

@@ -18,6 +18,9 @@ pub mod slices;
 pub mod table;
 pub mod upgrade;
 
+/// Of a store that was never restored.
+pub const FIRST_GENERATION: u64 = 1;
+
 /// The version of a configuration, ordered by generation, then counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch {

@@ -89,17 +89,23 @@ pub fn plan(
     next_epoch: Epoch,
 ) -> Slices {
     let plan = life::Plan::new(members, now_unix_s, next_epoch);
-    let mut next = slices.clone();
-    for address in plan.addresses() {
-        next.entry(address).or_default();
-    }
+    let mut next = complete(slices, &plan);
     for (address, table) in &mut next {
-        plan.complete(table);
         plan.advance(*address, table);
         demand::follow(&plan, *address, table);
     }
     next.retain(|address, table| slices.get(address) != Some(table));
     next
+}
+
+/// The slices of every address that any member shares, those that were never given out included.
+fn complete(slices: &Slices, plan: &life::Plan<'_>) -> Slices {
+    let mut all = slices.clone();
+    for address in plan.addresses() {
+        all.entry(address).or_default();
+    }
+    all.values_mut().for_each(|table| plan.complete(table));
+    all
 }
 
 /// What the slices must be before any server gets a configuration of a new generation: only slices that their owner
@@ -116,12 +122,8 @@ pub fn after_restore(
     next_epoch: Epoch,
 ) -> Slices {
     let plan = life::Plan::new(members, now_unix_s, next_epoch);
-    let mut next = slices.clone();
-    for address in plan.addresses() {
-        next.entry(address).or_default();
-    }
+    let mut next = complete(slices, &plan);
     for (address, table) in &mut next {
-        plan.complete(table);
         plan.doubt(*address, table);
         plan.believe(*address, table);
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use trunkline_fleet::FIRST_GENERATION;
 use trunkline_proto::fleet::v1::slice::State as Life;
 use trunkline_proto::operator::v1::{ListSlicesRequest, ListSlicesResponse, SliceView};
 use trunkline_proto::store::v1::SliceRecord;
@@ -72,6 +73,3 @@ fn address(state: &State, text: &str) -> Result<Option<String>, Fault> {
     };
     names.next().cloned().map(Some).ok_or_else(missing)
 }
-
-/// Of a store that was never restored.
-const FIRST_GENERATION: u64 = 1;

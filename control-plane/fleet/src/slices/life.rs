@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use trunkline_wire::NodeId;
 
 use super::{QUARANTINE_S, RelaySlices, SLICE_MAX, SLICE_MIN, SliceLease, SliceMember, SliceState};
-use crate::Epoch;
+use crate::{Epoch, FIRST_GENERATION};
 
 type Place = (IpAddr, u8);
 
@@ -187,6 +187,3 @@ impl<'a> Plan<'a> {
         is_over && all_heard && !self.is_claimed(place)
     }
 }
-
-/// Of a store that was never restored.
-const FIRST_GENERATION: u64 = 1;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use trunkline_steer::{NOBODY, Row, fallbacks};
+use trunkline_steer::{NOBODY, fallback};
 
 use super::publish::cut_off;
 use super::quota::{dead_band, quotas};
@@ -37,12 +37,10 @@ pub fn publish(
 /// misses rows: servers that noticed the death have sent it the row's new flows since. Then nobody falls off its chain.
 fn necessary(table: &SiteTable, servers: &BTreeMap<u16, Server>, balance: &mut Balance) -> Vec<(usize, u16)> {
     let mut moves = vec![];
-    if table.rows.iter().all(|planned| keeps_rows(planned, servers)) {
-        return moves;
-    }
-    let rows: Vec<Row> = table.rows.iter().map(|planned| planned.row).collect();
-    for ((index, planned), others) in table.rows.iter().enumerate().zip(fallbacks(&rows)) {
+    let owner = |index: usize| table.rows.get(index).map_or(NOBODY, |planned| planned.row.current);
+    for (index, planned) in table.rows.iter().enumerate() {
         if !keeps_rows(planned, servers) {
+            let others = fallback(index, table.rows.len(), owner);
             let takers = planned.row.previous.into_iter().chain(others);
             let before = takers.into_iter().find(|server| balance.misses(*server));
             if let Some(server) = before.or_else(|| balance.neediest()) {

@@ -21,6 +21,6 @@ mod way;
 
 pub use row::{Chain, NOBODY, Row};
 pub use steerer::{Flows, Known, Role, Slices, Steerer, TcpState};
-pub use table::{FiveTuple, ROWS_DEFAULT, ROWS_MAX, ROWS_MIN, SteeringTable, TableFault, fallbacks};
+pub use table::{FiveTuple, ROWS_DEFAULT, ROWS_MAX, ROWS_MIN, SteeringTable, TableFault, fallback};
 pub use verdict::{Reason, Verdict};
 pub use way::Dead;

@@ -39,7 +39,8 @@ pub enum TcpState {
 pub trait Flows {
     /// The server of this site that has a UDP flow, if it is known.
     fn owner(&self, flow: &FiveTuple) -> Option<u16>;
-    /// What the kernel says of a TCP segment. `error` when it is only quoted by an ICMP error.
+    /// What the kernel says of the flow of a TCP segment; of its headers where it came, and was not quoted by an ICMP
+    /// error.
     fn tcp(&self, flow: &FiveTuple, segment: Option<&[u8]>) -> TcpState;
 }
 

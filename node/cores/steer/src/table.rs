@@ -55,7 +55,11 @@ impl SteeringTable {
         }
         match rows.iter().position(|row| row.current == NOBODY) {
             Some(index) => Err(TableFault::NoOwner(index)),
-            None => Ok(Self { fallbacks: fallbacks(&rows), rows, hash_key }),
+            None => {
+                let owner = |index: usize| rows.get(index).map_or(NOBODY, |row| row.current);
+                let fallbacks = (0..count).map(|index| fallback(index, count, owner)).collect();
+                Ok(Self { rows, fallbacks, hash_key })
+            }
         }
     }
 
@@ -128,26 +132,27 @@ fn write_ip(hash: &mut SipHasher24, ip: IpAddr) {
     }
 }
 
-/// Who takes over a row's new flows, see [`SteeringTable::fallback`]: the owners of other rows, found by a walk that depends
-/// on the row.
+/// Who takes over a row's new flows, see [`SteeringTable::fallback`]: the owners of other rows, found by a walk over all of
+/// them that depends on the row.
 #[must_use]
-pub fn fallbacks(rows: &[Row]) -> Vec<[u16; 2]> {
-    let count = rows.len() as u64;
-    let found = |(index, row): (usize, &Row)| {
-        let mut others = [NOBODY; 2];
-        let mut place = index as u64;
-        for _ in 0..WALK_MAX {
-            place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = usize::try_from((place >> 32).checked_rem(count).unwrap_or(0)).unwrap_or(0);
-            let owner = rows.get(at).map_or(NOBODY, |row| row.current);
-            let is_new = owner != row.current && !others.contains(&owner);
-            if let Some(free) = others.iter_mut().find(|other| **other == NOBODY).filter(|_| is_new) {
-                *free = owner;
+pub fn fallback(index: usize, count: usize, owner: impl Fn(usize) -> u16) -> [u16; 2] {
+    let mut others = [NOBODY; 2];
+    let mut place = index as u64;
+    for _ in 0..WALK_MAX {
+        place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let other = owner(usize::try_from((place >> 32).checked_rem(count as u64).unwrap_or(0)).unwrap_or(0));
+        if other == owner(index) || others.contains(&other) {
+            continue;
+        }
+        match &mut others {
+            [NOBODY, _] => others = [other, NOBODY],
+            [_, second] => {
+                *second = other;
+                break;
             }
         }
-        others
-    };
-    rows.iter().enumerate().map(found).collect()
+    }
+    others
 }
 
 /// Rows that are looked at for two other owners: with three servers of equal weight two are missed in one of 10⁷ rows.
